@@ -7,6 +7,7 @@ import codecs
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -37,6 +38,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 OPERATIONS = {f"/v1{path}": path for path in ("/chat/completions", "/completions", "/embeddings", "/responses")}
 BODY_SECONDS = 60  # until a client has sent its body
+CURRENT_SECONDS = 10  # that the first request waits at most for policies that are current
 _PAGES = ("/v1/models", "/livez", "/readyz", "/metrics")
 _JSON = (b"content-type", b"application/json")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -62,6 +64,9 @@ class Refusal(Exception):
         self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
 
 
+Follow = Callable[["GatewayApp", asyncio.Event], Awaitable[None]]
+
+
 class GatewayApp:
     """Answers requests by the newest table. `table`, `keys` and `refused` may be replaced at any time. When a
     client leaves, the server cancels the task of its request."""
@@ -76,11 +81,11 @@ class GatewayApp:
         *,
         keys: CallerKeys | None = None,
         limits: GatewayLimits = GatewayLimits(),
-        follow: Callable[[GatewayApp], Awaitable[None]] | None = None,
+        follow: Follow | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`connect` makes the upstreams once the loop runs; `follow` runs beside the requests until the end; `sleep` waits
-        before a model is asked again."""
+        """`connect` makes the upstreams once the loop runs; `follow` runs beside the requests until the end, and sets its event
+        once the table is current; `sleep` waits before a model is asked again."""
         self.table = table
         self.keys = keys
         self.refused: str | None = None  # why the newest set of policies is not in use
@@ -102,7 +107,12 @@ class GatewayApp:
         """Open what needs the loop, and close it in the end."""
         await receive()
         self._upstreams = self._connect()
-        beside = None if self._follow is None else asyncio.ensure_future(self._follow(self))
+        beside = None
+        if self._follow is not None:
+            is_current = asyncio.Event()
+            beside = asyncio.ensure_future(self._follow(self, is_current))
+            with suppress(TimeoutError):  # what it begins with is better than no answer
+                await asyncio.wait_for(is_current.wait(), CURRENT_SECONDS)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         if beside is not None:

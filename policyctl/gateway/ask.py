@@ -300,6 +300,11 @@ def _status_answer(response: aiohttp.ClientResponse) -> Answer:
     return RetryAfter(min(math.ceil(seconds), MAX_RETRY_AFTER)) if 0 < seconds < math.inf else 429
 
 
+def _take_note(closed: asyncio.Future[Any]) -> None:
+    """Look at why a connection was closed: asyncio logs what was not looked at."""
+    closed.exception()
+
+
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The parts of a body. Raises ClientError when it breaks off, also at a malformed chunk: at that aiohttp closes the
     connection and leaves the reader waiting."""
@@ -315,6 +320,8 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         if closed is None:  # it is closed already
             end(None)
         else:
+            closed.remove_done_callback(_take_note)  # of the answer before
+            closed.add_done_callback(_take_note)
             closed.add_done_callback(end)
     try:
         async for chunk in content.iter_any():

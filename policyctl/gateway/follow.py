@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
 from policyctl.errors import InvalidInput, PolicyctlError
-from policyctl.gateway.app import GatewayApp
+from policyctl.gateway.app import Follow, GatewayApp
 from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.table import RouteTable
 
@@ -35,13 +34,15 @@ class Followed(Protocol):
         ...
 
 
-def following(source: Followed, seen: object) -> Callable[[GatewayApp], Awaitable[None]]:
+def following(source: Followed, seen: object) -> Follow:
     """What keeps a gateway up to date. `seen` is the signature of the table that it begins with, which was loaded just now: a
-    worker that is started much later looks at once."""
+    worker that is started much later looks before its first request."""
     due = time.monotonic() + source.every
 
-    async def follow(app: GatewayApp) -> None:
-        await asyncio.gather(_follow(app, source, seen, due), _share(app))
+    async def follow(app: GatewayApp, is_current: asyncio.Event) -> None:
+        if time.monotonic() < due:
+            is_current.set()
+        await asyncio.gather(_follow(app, source, seen, due, is_current), _share(app))
 
     return follow
 
@@ -54,7 +55,7 @@ async def _share(app: GatewayApp) -> None:
         await asyncio.sleep(_SHARE_SECONDS)
 
 
-async def _follow(app: GatewayApp, source: Followed, seen: object, due: float) -> None:
+async def _follow(app: GatewayApp, source: Followed, seen: object, due: float, is_current: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(due - time.monotonic())
         began = time.monotonic()
@@ -67,6 +68,7 @@ async def _follow(app: GatewayApp, source: Followed, seen: object, due: float) -
             _refuse(app, error)
         except Exception as error:  # noqa: BLE001 - whatever a source raises, the requests go on
             _refuse(app, PolicyctlError(f"{type(error).__name__} while reading the policies"))
+        is_current.set()
         ended = time.monotonic()
         due = ended + max(source.every, (ended - began) / _PART)
 

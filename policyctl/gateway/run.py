@@ -216,7 +216,7 @@ class _Supervisor:
             lived = time.monotonic() - self.started.pop(pid, 0.0)
             if not self.ending:
                 self._pause(pid, status, lived)
-                self._start()
+                self._start(replaces=True)
 
     def _pause(self, pid: int, status: int, lived: float) -> None:
         """Log how a worker ended, and wait until another is started: longer each time that they end soon after their start."""
@@ -235,23 +235,24 @@ class _Supervisor:
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGTERM)
 
-    def _start(self) -> None:
+    def _start(self, *, replaces: bool = False) -> None:
         """Start a worker, unless all of them are to end."""
         # A worker must not get a signal while it still has the handlers of this process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         if not self.ending:
             pid = os.fork()
             if not pid:
-                self._work()
+                self._work(replaces)
             self.started[pid] = time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
-    def _work(self) -> NoReturn:
+    def _work(self, replaces: bool) -> NoReturn:
         code = 1
         try:
             host, port = self.bound.getsockname()[:2]
             listener = listen(host, port, shared=True)
-            listener.listen(2048)
+            if not replaces:  # one that does listens only once its policies are current; until then the others answer
+                listener.listen(2048)
             _serve(self.app, listener, self.drain_seconds)
             code = 0
         finally:

@@ -96,7 +96,7 @@ def test_a_fault_that_passes_does_not_stay() -> None:
 
     async def until_taken() -> tuple[list[str], str | None]:
         app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
-        beside = asyncio.ensure_future(following(source, "old")(app))
+        beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
         async with asyncio.timeout(10):
             while source.looks < 6:
                 await asyncio.sleep(0.001)
@@ -112,28 +112,52 @@ def test_a_fault_that_passes_does_not_stay() -> None:
         os.close(nowhere)
 
 
-def test_a_worker_that_is_started_later_looks_for_changes_at_once() -> None:
-    """Otherwise it would run old policies, and take keys that were withdrawn, until the next look."""
-    source = Passing()
-    source.every = 0.0
+class Lifespan:
+    """A server that starts an application and ends it; `policies` are those that its first request would meet."""
+
+    def __init__(self, app: GatewayApp) -> None:
+        self.app = app
+        self.over = asyncio.Event()
+        self.policies: list[str] = []
+
+    async def run(self) -> None:
+        await self.app({"type": "lifespan"}, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self.policies:
+            await self.over.wait()
+        return {}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            self.policies = list(self.app.table.policies)
+            self.over.set()
+
+
+STARTS = {"at once": (3600.0, "virtual-policy/first"), "later": (0.0, "virtual-policy/new")}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_worker_that_is_started_later_looks_before_its_first_request(start: str) -> None:
+    """Otherwise it would run old policies, and take keys that were withdrawn, until its first look."""
+    source, first = Passing(), RouteTable(PolicySnapshot({"virtual-policy/first": {"name": "first", "policy": {}}}))
+    source.loads = 1  # the next one succeeds
+    source.every, policies = STARTS[start]
     follow = following(source, "old")
     source.every = 3600.0
 
-    async def until_looked() -> None:
-        app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
-        beside = asyncio.ensure_future(follow(app))
-        async with asyncio.timeout(10):
-            while not source.loads:
-                await asyncio.sleep(0.001)
-        beside.cancel()
-        with suppress(asyncio.CancelledError):
-            await beside
+    async def until_started() -> list[str]:
+        server = Lifespan(GatewayApp(first, HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))), follow=follow))
+        async with asyncio.timeout(20):
+            await server.run()
+        return server.policies
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        asyncio.run(until_looked())
+        assert asyncio.run(until_started()) == [policies]
     finally:
-        os.close(nowhere)
+        with suppress(OSError):
+            os.close(nowhere)
 
 
 def _resolved(_: str, reference: str) -> str:
