@@ -13,6 +13,7 @@ from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.table import RouteTable
 
 _SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
+_READINGS = 5  # of policies that change while they are read
 _PART = 0.1  # of the time is spent on looking, at most
 
 
@@ -34,8 +35,21 @@ class Followed(Protocol):
         ...
 
 
+def begin(source: Followed) -> tuple[RouteTable, object]:
+    """The policies to begin with, and their signature, for `following`. What changes while it is read is read again. Raises
+    PolicyctlError."""
+    for _ in range(_READINGS - 1):
+        before = source.signature()
+        table = source.load()
+        if source.signature() == before:
+            return table, before
+        del table  # it may be large
+    before = source.signature()  # it changes all the time: the first look finds what changes now
+    return source.load(), before
+
+
 def following(source: Followed, seen: object) -> Follow:
-    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with, which was loaded just now: a
+    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with, see `begin`: a
     worker that is started much later looks before its first request."""
     due = time.monotonic() + source.every
 

@@ -126,6 +126,33 @@ def test_a_connection_has_the_key_that_policyctl_yaml_refers_to(project: Project
     assert upstream.upstream.heard[0].headers["authorization"] == "Bearer key-in-a-file"
 
 
+@pytest.mark.slow
+def test_a_change_while_it_starts_is_taken(project: Project, upstream: Running) -> None:
+    """Here the policies were read, and a key is still waited for."""
+    key = project.folder / "key"
+    os.mkfifo(key)
+    (project.policies / "policyctl.yaml").write_text("gateway: {connections: {conn: {api_key: 'file:../key'}}}\n")
+    project.write(
+        "a.model.yaml", MODEL.format(name="a", base=upstream.upstream.base, key="").replace("  api_key: \n", "app_id: conn\n")
+    )
+    project.write("b.model.yaml", MODEL.format(name="b", base=upstream.upstream.base, key="env:KEY_OF_MODELS"))
+    project.policy("p", A)
+
+    def change() -> None:
+        with key.open("w") as waited_for:  # once it is read
+            project.policy("p", B)
+            (project.folder / "next").write_text("key-in-a-file\n")
+            (project.folder / "next").replace(key)
+            waited_for.write("key-in-a-file\n")
+
+    upstream.upstream.play({})
+    with ThreadPoolExecutor(1) as beside:
+        changed = beside.submit(change)
+        with started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
+            changed.result(20)
+            gateway.until(lambda: gateway.chat().headers["x-policyctl-served-by"] == B)
+
+
 def _last_key(upstream: Running) -> str:
     return upstream.upstream.heard[-1].headers["authorization"]
 
