@@ -68,7 +68,7 @@ Follow = Callable[["GatewayApp", asyncio.Event], Awaitable[None]]
 
 
 class GatewayApp:
-    """Answers requests by the newest table. `table`, `keys` and `refused` may be replaced at any time. When a
+    """Answers requests by the newest table. `table`, `keys` and `refusals` may be replaced at any time. When a
     client leaves, the server cancels the task of its request."""
 
     _upstreams: Upstreams  # made when the loop runs, before the first request
@@ -88,13 +88,18 @@ class GatewayApp:
         once the table is current; `sleep` waits before a model is asked again."""
         self.table = table
         self.keys = keys
-        self.refused: str | None = None  # why the newest set of policies is not in use
+        self.refusals: dict[str, str] = {}  # of "policies" and "keys": why the newest are not in use
         self.observer = observer
         self._connect = connect
         self._limits = limits
         self._follow = follow
         self._sleep = sleep
         self._requests = self._held = 0
+
+    @property
+    def refused(self) -> str | None:
+        """Why what is newest is not in use."""
+        return "; ".join(self.refusals.values()) or None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
