@@ -93,13 +93,13 @@ def gateway(options: Options, **given: Any) -> int:
         raise PolicyctlError(f"gateway needs {' and '.join(missing)}; install it with: pip install 'policyctl[gateway]'")
     if own.keys_from is None and not is_loopback_host(own.host):
         raise Refused(f"{own.host} is reachable from other machines, so keys are needed; add --keys-from file:PATH or env:NAME")
+    from policyctl.gateway.follow import begin
     from policyctl.gateway.pretend import read_pretences
     from policyctl.gateway.run import listen, run, url_of
 
     pretences = None if own.pretend is None else read_pretences(own.pretend)
     source = PolicySource(options, own, pretend=pretences is not None)
-    table = source.load()
-    signature = source.signature()
+    table, signature = begin(source)
     _raise_if_idle(pretences, table)
     with (
         listen(own.host, own.port, shared=own.workers > 1) as bound,

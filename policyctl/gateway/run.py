@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -21,6 +22,7 @@ from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.observed import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
+_INVALID = "Invalid HTTP request received."
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _RESTART_SECONDS = 1.0  # between two starts of a worker, and twice as long each time that one ended soon
@@ -59,17 +61,47 @@ class ClientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
         if self.cycle is None or self.cycle.response_complete:
             self._expect_head()
         if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
+
+    def _parse(self, rest: memoryview) -> None:
+        """Parse what came. Upgrade is ignored (RFC 9110, 7.8). Raises HttpParserError."""
+        while True:
+            try:
+                return self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser left out the body, which it would take for the next request: it reads the request again, as one
+                # that does not ask for another protocol.
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                with suppress(AttributeError):  # httptools before 0.6.3; as uvicorn has it
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+                rest = rest[upgrade.args[0] :]
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of the newest request. Raises HttpParserError for a tunnel, which cannot be refused and then go on."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("a tunnel")
+        headers = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, self.parser.get_http_version().encode(), headers)
 
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the request is read again
         self._in_head, self._head = False, 0
         if self._late is not None:
             self._late.cancel()
@@ -77,8 +109,12 @@ class ClientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._head = 0
         super().on_message_complete()
+        if not self.pipeline:  # after a large part of a body nothing would be read, so not that the client leaves
+            self.flow.resume_reading()
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:

@@ -16,14 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from policyctl.remote.gateways import GatewayState
 from tests.conftest import Policyctl, Project
+from tests.dropping_proxy import dropping, through
 from tests.gateway.live import Running, running
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 MODEL = """\
 spec_version: v1
@@ -49,7 +53,7 @@ class Started:
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait until something is true."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 30
         while not true():
             assert time.monotonic() < end, self.errors.read_text("utf-8")
 
@@ -126,6 +130,33 @@ def test_a_connection_has_the_key_that_policyctl_yaml_refers_to(project: Project
     assert upstream.upstream.heard[0].headers["authorization"] == "Bearer key-in-a-file"
 
 
+@pytest.mark.slow
+def test_a_change_while_it_starts_is_taken(project: Project, upstream: Running) -> None:
+    """Here the policies were read, and a key is still waited for."""
+    key = project.folder / "key"
+    os.mkfifo(key)
+    (project.policies / "policyctl.yaml").write_text("gateway: {connections: {conn: {api_key: 'file:../key'}}}\n")
+    project.write(
+        "a.model.yaml", MODEL.format(name="a", base=upstream.upstream.base, key="").replace("  api_key: \n", "app_id: conn\n")
+    )
+    project.write("b.model.yaml", MODEL.format(name="b", base=upstream.upstream.base, key="env:KEY_OF_MODELS"))
+    project.policy("p", A)
+
+    def change() -> None:
+        with key.open("w") as waited_for:  # once it is read
+            project.policy("p", B)
+            (project.folder / "next").write_text("key-in-a-file\n")
+            (project.folder / "next").replace(key)
+            waited_for.write("key-in-a-file\n")
+
+    upstream.upstream.play({})
+    with ThreadPoolExecutor(1) as beside:
+        changed = beside.submit(change)
+        with started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
+            changed.result(20)
+            gateway.until(lambda: gateway.chat().headers["x-policyctl-served-by"] == B)
+
+
 def _last_key(upstream: Running) -> str:
     return upstream.upstream.heard[-1].headers["authorization"]
 
@@ -181,6 +212,36 @@ def test_an_apply_to_postgresql_ends_once_every_replica_runs_it(project: Project
         late = policyctl("apply", "--yes", *remote, "--wait-gateways", f"{urls},http://127.0.0.1:9", "--wait-seconds", "0")
         assert (late.code, "everything is applied, but not every gateway runs" in late.err) == (5, True), late.err
         assert "http://127.0.0.1:9 cannot be asked: 127.0.0.1:9 cannot be reached" in late.err
+
+
+@pytest.mark.slow
+def test_a_database_that_hangs_keeps_no_key_valid_and_no_gateway_alive(
+    project: Project, policyctl: Policyctl, postgres: PostgresServer
+) -> None:
+    """It shows that it cannot see changes."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(_: bytes) -> bool:
+        if hangs.is_set():
+            goes_on.wait(60)
+        return False
+
+    keys = project.folder / "keys"
+    keys.write_text("web key-of-the-web-0001\nold key-that-is-withdrawn\n")
+    project.policy("p", A)
+    with dropping(postgres.port, hang) as proxy:
+        remote = ("--remote", through(proxy, postgres.new_database()))
+        assert policyctl("apply", "--yes", *remote).code == 0
+        with started(project.folder, *remote, "--pretend", "openai/a=200", "--keys-from", f"file:{keys}") as gateway:
+            gateway.client.headers["authorization"] = "Bearer key-that-is-withdrawn"
+            assert gateway.chat().status_code == 200
+            hangs.set()
+            keys.write_text("web key-of-the-web-0001\n")
+            gateway.until(lambda: gateway.chat().status_code == 401)
+            gateway.client.headers["authorization"] = "Bearer key-of-the-web-0001"
+            assert gateway.chat().status_code == 200
+            gateway.until(lambda: gateway.client.get("/readyz").json()["refused"] is not None)
+        goes_on.set()
 
 
 @pytest.mark.parametrize(

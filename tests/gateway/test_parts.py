@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,7 +100,7 @@ def test_a_fault_that_passes_does_not_stay() -> None:
         app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
         beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
         async with asyncio.timeout(10):
-            while source.looks < 6:
+            while source.looks < 6 or not app.table.policies:
                 await asyncio.sleep(0.001)
         beside.cancel()
         with suppress(asyncio.CancelledError):
@@ -109,6 +111,39 @@ def test_a_fault_that_passes_does_not_stay() -> None:
     try:
         assert asyncio.run(until_taken()) == (["virtual-policy/new"], None)
     finally:
+        os.close(nowhere)
+
+
+class Hanging(Passing):
+    """A source that never answers whether policies have changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def signature(self) -> object:
+        self.released.wait(20)
+        return "old"
+
+
+def test_keys_are_followed_and_a_gateway_ends_while_its_remote_hangs() -> None:
+    """A key that was withdrawn would be taken as long, and a signal would end nothing."""
+    source = Hanging()
+
+    async def until_looked() -> None:
+        app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
+        beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
+        async with asyncio.timeout(10):
+            while source.looks < 6:
+                await asyncio.sleep(0.001)
+        beside.cancel()
+
+    nowhere, began = os.open(os.devnull, os.O_WRONLY), time.monotonic()
+    try:
+        asyncio.run(until_looked())
+        assert time.monotonic() - began < 10
+    finally:
+        source.released.set()
         os.close(nowhere)
 
 
