@@ -163,8 +163,13 @@ class Used(Platform):
     }
 
 
-@pytest.mark.parametrize("echo", [False, True], ids=["", "a remote that repeats what it is sent"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "echo"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[1] and case[0] != "api_key" else ())
+        for case in itertools.product(PLACES, (False, True))
+    ],
+)
 def test_no_command_about_one_policy_or_model_shows_a_secret(
     place: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,7 @@ def test_the_history_of_models_shows_their_settings_and_no_secret(
     assert "a key of its own" not in shown.out + Path("log.jsonl").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_an_update_that_this_remote_cannot_clear_says_what_to_do(
     project: Project, policyctl: Policyctl, served: ServedHere
 ) -> None:

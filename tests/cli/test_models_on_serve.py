@@ -37,7 +37,8 @@ SERVERS = {
 }
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+# The inner loop tries one of them.
+@pytest.fixture(scope="module", params=["merging", *(pytest.param(one, marks=pytest.mark.slow) for one in list(SERVERS)[1:])])
 def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedHere]:
     folder: Path = tmp_path_factory.mktemp("served")
     with serving_here(folder / "served.db", variant=SERVERS[request.param]) as running:
@@ -114,7 +115,7 @@ SHAPES: dict[str, tuple[Reply, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", SHAPES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case == "an error" else ()) for case in SHAPES])
 def test_a_list_of_models_of_any_shape_is_read_or_refused(case: str, project: Project, policyctl: Policyctl) -> None:
     reply, code, text = SHAPES[case]
 

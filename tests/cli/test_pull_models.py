@@ -20,6 +20,7 @@ from policyctl.policy.document import Document
 from policyctl.policy.model_settings import SECRETS
 from policyctl.server.service import Variant
 from tests.conftest import Policyctl, Project, Ran, files_of
+from tests.examples import examples
 from tests.server.serving import serving, serving_here
 from tests.sqlite_rows import add_models
 from tests.strategies import SECRET, model_rows
@@ -49,7 +50,7 @@ tenants = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(tenants)
 def test_any_live_models_become_a_directory_whose_plan_is_empty_but_for_what_was_not_pulled(tenant: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:

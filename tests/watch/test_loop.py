@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from policyctl.load.windows import RetryWaits, WatchSettings, Window
 from policyctl.watch.status import State
+from tests.examples import examples
 from tests.watch.simulated import Simulation, Tenant
 
 EVERY = WatchSettings(interval=60)
@@ -187,7 +188,7 @@ def test_once_looks_at_each_environment_and_ends(number: int) -> None:
     assert all(one.has == "one" for one in sim.tenants.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(10, 3000), st.integers(0, 7), st.sampled_from(["edit", "push", "break", "mend"])), max_size=12
