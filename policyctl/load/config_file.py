@@ -1,7 +1,5 @@
 """The form of policyctl.yaml: a strict model of each part, whose descriptions the manual and the JSON Schema show."""
 
-from __future__ import annotations
-
 import datetime
 import re
 from typing import Annotated, Any, Literal
@@ -12,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
 from policyctl.load.urls import LOCAL, http_url_error, remote_url_error
 from policyctl.plan.settings import PARTIAL
-from policyctl.policy.schema import FileModel
+from policyctl.policy.schema import Apart, FileModel
 
 
 def _check_remote(text: str) -> str:
@@ -56,7 +54,7 @@ class TemplateFile(SafetyFile):
 
     extends: Annotated[str | None, Field(description=_EXTENDS)] = None
     remote: Annotated[str | None, Field(min_length=1, description="The remote, as for an environment.")] = None
-    auth: Annotated[AuthFile | None, Field(description="How to log in, merged by key.")] = None
+    auth: Annotated[Apart[AuthFile] | None, Field(description="How to log in, merged by key.")] = None
     ca_file: Annotated[str | None, Field(description="A file with the certificates of a private authority.")] = None
     labels: Annotated[Labels | None, Field(description=_LABELS)] = None
     vars: Annotated[dict[str, Any] | None, Field(description="Variables for the templates in policy and test files.")] = None
@@ -82,7 +80,9 @@ class GeneratorFile(FileModel):
         str, Field(min_length=1, description="The name of a row's environment, with expressions: prod-{{ tenant }}.")
     ]
     extends: Annotated[str | None, Field(description=f"{_EXTENDS} A column named extends wins.")] = None
-    defaults: Annotated[TemplateFile | None, Field(description="Settings of all rows, merged over the template's.")] = None
+    defaults: Annotated[Apart[TemplateFile] | None, Field(description="Settings of all rows, merged over the template's.")] = (
+        None
+    )
     labels: Annotated[Names, Field(description="The columns to select environments by.")] = ()
     vars: Annotated[Names, Field(description="The columns that policies may see, as variables.")] = ()
     min: Annotated[int, Field(ge=1, description="The fewest rows; fewer are an error. Default: 1.")] = 1
@@ -111,7 +111,7 @@ class EnvironmentFile(SafetyFile):
         ),
     ] = LOCAL
     auth: Annotated[
-        AuthFile | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
+        Apart[AuthFile] | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
     ] = None
     ca_file: Annotated[
         str | None,
@@ -122,7 +122,7 @@ class EnvironmentFile(SafetyFile):
     )
     extends: Annotated[str | None, Field(description=_EXTENDS)] = None
     labels: Annotated[Labels | None, Field(description=_LABELS)] = None
-    suspend: Annotated[SuspendFile | None, Field(description="Leave this environment as it is for a while.")] = None
+    suspend: Annotated[Apart[SuspendFile] | None, Field(description="Leave this environment as it is for a while.")] = None
 
 
 def _check_origin(text: str) -> str:
@@ -235,11 +235,11 @@ class ConfigFile(SafetyFile):
         str | None,
         Field(description="The environment to use without --env. With several environments and no default, --env is required."),
     ] = None
-    lint: Annotated[LintFile | None, Field(description="Which lint rules run.")] = None
-    effect: Annotated[EffectFile | None, Field(description="How effects on traffic are computed.")] = None
-    gateway: Annotated[GatewayFile | None, Field(description="How policyctl gateway reaches the providers.")] = None
+    lint: Annotated[Apart[LintFile] | None, Field(description="Which lint rules run.")] = None
+    effect: Annotated[Apart[EffectFile] | None, Field(description="How effects on traffic are computed.")] = None
+    gateway: Annotated[Apart[GatewayFile] | None, Field(description="How policyctl gateway reaches the providers.")] = None
     environments: Annotated[
-        Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None,
+        Annotated[dict[str, Apart[EnvironmentFile]], Field(min_length=1)] | None,
         Field(description="The environments by name. Default: one environment, local, on the embedded remote."),
     ] = None
     required_version: Annotated[
@@ -247,10 +247,11 @@ class ConfigFile(SafetyFile):
         Field(description="The versions of policyctl that read this file, such as >=0.1,<1. It is checked before all else."),
     ] = None
     templates: Annotated[
-        dict[str, TemplateFile] | None, Field(description="Settings by name that environments extend. They are never planned.")
+        dict[str, Apart[TemplateFile]] | None,
+        Field(description="Settings by name that environments extend. They are never planned."),
     ] = None
     fleet: Annotated[
-        Annotated[tuple[GeneratorFile, ...], Field(strict=False, min_length=1)] | None,
+        Annotated[tuple[Apart[GeneratorFile], ...], Field(strict=False, min_length=1)] | None,
         Field(description="Environments that are generated from inventories, one for each row."),
     ] = None
     allow_origins: Annotated[
@@ -261,10 +262,10 @@ class ConfigFile(SafetyFile):
         ),
     ] = None
     waves: Annotated[
-        Annotated[tuple[WaveFile, ...], Field(strict=False, min_length=1)] | None,
+        Annotated[tuple[Apart[WaveFile], ...], Field(strict=False, min_length=1)] | None,
         Field(description="The order in which many environments are applied: a wave begins when the one before ended well."),
     ] = None
     notify: Annotated[
-        Annotated[tuple[ReceiverFile, ...], Field(strict=False, min_length=1), AfterValidator(_check_receivers)] | None,
+        Annotated[tuple[Apart[ReceiverFile], ...], Field(strict=False, min_length=1), AfterValidator(_check_receivers)] | None,
         Field(description="Who is notified of environments that policyctl watch finds in another state."),
     ] = None

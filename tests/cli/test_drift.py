@@ -17,7 +17,7 @@ from policyctl.plan.drift import MOVED
 from policyctl.report import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import commit, git
-from tests.server.serving import loopback, serving
+from tests.server.serving import loopback, serving_here
 from tests.sqlite_rows import LOCAL, drop, edit, live_documents, put, row
 
 AUDIT = Path("audit.jsonl")
@@ -493,7 +493,7 @@ def test_a_git_revision_is_not_a_remote_that_moves(applied: Project, policyctl: 
 def test_edits_over_http_are_found(project: Project, policyctl: Policyctl, tmp_path: Path) -> None:
     """A real server, edited through its API."""
     describe(project, "first")
-    with serving(tmp_path / "served.db") as served:
+    with serving_here(tmp_path / "served.db") as served:
         project.write("policyctl.yaml", f"scope: ['virtual-policy/*']\nenvironments: {{local: {{remote: '{served.url}'}}}}\n")
         commit(project.folder, "policies")
         assert policyctl("apply", "--yes").code == 0
@@ -818,7 +818,7 @@ def test_of_several_environments_only_the_edited_one_is_refused(project: Project
 
 def test_a_removal_is_not_refused_because_the_remote_spells_a_model_otherwise(project: Project, policyctl: Policyctl) -> None:
     """Of one environment, of several, and of a saved plan."""
-    with serving(project.folder / "tenant.db") as served:
+    with serving_here(project.folder / "tenant.db") as served:
         loopback.post(f"{served.url}/v1/models", json={"name": ONE}).raise_for_status()
         project.write("policyctl.yaml", f"scope: ['*']\nenvironments: {{dev: {{remote: '{served.url}'}}}}\n")
         for name in ("chat", "other"):

@@ -355,6 +355,7 @@ def test_a_client_that_leaves_ends_the_request_at_its_upstream(gateway: Running)
     gateway.call(asyncio.wait_for(left.wait(), 10))
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_while_its_policy_waits_costs_no_more_calls() -> None:
     with running(real_waits=True) as live:
         live.take({"p": REPEATED}, "a")

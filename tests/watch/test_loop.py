@@ -16,6 +16,7 @@ from policyctl.watch.decide import Look, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
+from tests.examples import examples
 from tests.watch.simulated import SimulatedClock, SimulatedWork, Simulation, Tenant
 
 EVERY = WatchSettings(interval=60)
@@ -193,7 +194,7 @@ def test_once_looks_at_each_environment_and_ends(number: int) -> None:
     assert all(one.has == "one" for one in sim.tenants.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(10, 3000), st.integers(0, 7), st.sampled_from(["edit", "push", "break", "mend"])), max_size=12
