@@ -168,6 +168,12 @@ class Session:
 
         return make() if self.directory is None else self.directory.evidence(within, make)
 
+    @property
+    def whole(self) -> Session:
+        """The same, with virtual models read whether they are managed or not, and nothing out of scope: as a gateway does."""
+        whole = replace(self.environment, settings=self.environment.settings._replace(models=True, scope=None))
+        return replace(self, environment=whole, access=replace(self.access, environment=whole))
+
     def reader(self) -> Reader:
         """The environment's remote, to read only."""
         return open_reader(self.url, self.access) if self.opened is None else self.opened

@@ -302,6 +302,7 @@ class GatewayApp:
             "policies": len(table.policies),
             "without_upstream": sorted(table.unreachable),
             "left_out": sorted(table.left_out),
+            "own_models": sorted(table.snapshot.own),
             "refused": self.refused,
         }
 

@@ -127,7 +127,7 @@ class Elsewhere:
     def whose(self, commit: str) -> str:
         """Where a commit is: ` of a merged branch`, ` of another branch`; empty for one that the checked out one goes back
         to by first parents."""
-        if commit in self._first_parents:
+        if commit in self.first_parents:
             return ""
         ran = self._repository.run("merge-base", "--is-ancestor", commit, "HEAD")
         if ran.returncode == 0:
@@ -136,7 +136,8 @@ class Elsewhere:
         return " of another branch" if held.stdout.strip() else " that is on no branch"
 
     @cached_property
-    def _first_parents(self) -> frozenset[str]:
+    def first_parents(self) -> frozenset[str]:
+        """The commits that the checked out one goes back to by first parents, and that one."""
         return frozenset(self._repository.output("rev-list", "--first-parent", "HEAD").decode().split())
 
     def _changes(self) -> Changes:

@@ -232,6 +232,20 @@ def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str,
             yield name, other
 
 
+def identities_of(remotes: Mapping[str, str], folder: str) -> dict[str, frozenset[Any]]:
+    """By the name of an environment what every spelling of its remote has in common; two remotes are one if they share any of
+    it. `folder` is that of policyctl.yaml. A git revision has nothing."""
+    return {name: frozenset(_identities(name, remote, folder, remotes)) for name, remote in remotes.items()}
+
+
+def is_other_instance(one: str, other: str) -> bool:
+    """Whether two remotes are surely different: two instances on one server. Two servers may be one under two names."""
+    if not (is_http(one) and is_http(other)):
+        return False
+    mine, theirs = (next(_identities("", remote, "", {}), (remote,)) for remote in (one, other))
+    return bool(mine[0] == theirs[0] and mine != theirs)
+
+
 def remote_identity(url: str, name: str = "") -> str:
     """A text that is the same for every spelling of a complete remote URL, for a lock of that remote."""
     return repr(next(_identities(name, url, "", {}), url))

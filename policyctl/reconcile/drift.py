@@ -23,7 +23,7 @@ from policyctl.policy.names import bare_name, canonical, short_model
 from policyctl.reconcile.audit_record import AuditRecord
 
 Spell = Callable[[Policy], Policy]
-_TEMPLATED_NAME = re.compile(rb"""\bname["']?[ \t]*:[^\n]*\{\{""")
+_TEMPLATED_NAME = re.compile(rb"""\bname["']?\s*:\s*[^\n]*\{[{%]""")
 
 
 class Evidence:
@@ -89,7 +89,7 @@ class Evidence:
         for version in history.versions(environment) if pending else ():
             if version.desired is None:
                 for one in pending.values():
-                    one.pass_over(version.commit, version.content)
+                    one.pass_over(version)
             elif (found := pending.get(version.desired.name)) is not None and found.look_at(version.desired, version):
                 found.way = history.way(version)
                 del pending[found.name]
@@ -149,11 +149,15 @@ class _HistorySearch:
         self.live_in = found.commit if is_live else None
         return is_live
 
-    def pass_over(self, commit: str, content: bytes) -> None:
-        """Note a file that could not be read, and that may have had this policy."""
+    def pass_over(self, version: PastVersion) -> None:
+        """Note a file of which it is not known what it held, and that may have had this policy."""
         own = short_model(self.name) if self.change.kind == "model" else bare_name(self.name)
-        if not content or own.encode(errors="replace") in content or _TEMPLATED_NAME.search(content):
-            self.unread = f"a file of commit {commit[:12]} that may have had it cannot be read"
+        content = version.content
+        if content and own.encode(errors="replace") not in content and not _TEMPLATED_NAME.search(content):
+            return
+        commit = f"commit {version.commit[:12]}"
+        what = f"what {commit} had of it is not known: {version.doubt}"
+        self.unread = what if version.doubt else f"a file of {commit} that may have had it cannot be read"
 
 
 def _entries(audit: AuditRecord, remote: str) -> list[AuditEntry]:

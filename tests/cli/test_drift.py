@@ -219,6 +219,40 @@ def test_each_commit_is_rendered_with_its_own_configuration(project: Project, po
     assert moved(policyctl) == {"anygem": ("remote", "history")}
 
 
+VARIABLES = """\
+{version}scope: ["*"]
+watch: {{heal: always, apply: never}}
+environments: {{{name}: {{remote: "{remote}", vars: {{share: {share}}}}}}}
+"""
+LIVE_DB, SPELLED_ANEW = "sqlite:///../live.db", "sqlite:///../policies/../live.db"
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "remote", "answer", "state"),
+    [
+        ("", "production", SPELLED_ANEW, "git", "pending"),
+        ('required_version: "<0.1"\n', "prod", LIVE_DB, "unknown", "conflict"),
+        ("a_setting_of_another_version: 1\n", "production", SPELLED_ANEW, "unknown", "conflict"),
+    ],
+)
+def test_a_variable_that_changed_with_much_else_is_no_edit(
+    version: str, name: str, remote: str, answer: str, state: str, project: Project, policyctl: Policyctl
+) -> None:
+    """The environment and its remote are written in another way now, or today's policyctl refuses the configuration of then.
+    Nothing is put back for that."""
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    project.write("policyctl.yaml", VARIABLES.format(version="", name="prod", remote=LIVE_DB, share=0.75))
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", VARIABLES.format(version=version, name="prod", remote=LIVE_DB, share=0.75))
+    commit(project.folder, "policies")
+    project.write("policyctl.yaml", VARIABLES.format(version="", name=name, remote=remote, share=0.6))
+    commit(project.folder, "policies")
+    assert moved(policyctl)["anygem"][0] == answer
+    assert "remote moved" not in policyctl("plan").out
+    assert f"{state}  " in policyctl("watch", "--once").out
+    assert policyctl("plan", "--detailed-exitcode").code == 2
+
+
 def test_a_policy_that_was_renamed_to_another_file_keeps_its_history(applied: Project, policyctl: Policyctl) -> None:
     git(applied.folder, "mv", "policies/chat.yaml", "policies/moved.yaml")
     commit(applied.folder, "policies")

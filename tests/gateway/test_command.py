@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from policyctl.remote.gateways import GatewayState
+from policyctl.remote.gateways import GatewayState, Wanted
 from tests.conftest import Policyctl, Project
 from tests.dropping_proxy import dropping, through
 from tests.gateway.live import Running, running
@@ -244,6 +244,63 @@ def test_a_database_that_hangs_keeps_no_key_valid_and_no_gateway_alive(
         goes_on.set()
 
 
+TWO_ENVIRONMENTS = """\
+default: dev
+manage: [policies, models]
+environments: {dev: {remote: "sqlite:///../dev.db"}, prod: {remote: "sqlite:///../prod.db"}}
+"""
+HOSTED = "spec_version: v1\nkind: model\nname: openai/a\nprovider_config: {custom_host: 'https://%s.example/v1'}\n"
+
+
+@pytest.mark.slow
+def test_a_saved_plan_waits_for_gateways_on_the_remote_of_its_own_environment(project: Project, policyctl: Policyctl) -> None:
+    project.write("policyctl.yaml", TWO_ENVIRONMENTS)
+    project.policy("p", A)
+    assert policyctl("apply", "--all", "--yes").code == 0
+    prod = ("--remote", "sqlite:///prod.db", "--env", "prod", "--pretend", "openai=503")
+    with started(project.folder, *prod) as gateway, started(project.folder, *prod, "--poll", "3600") as late:
+        project.policy("p", A, B)
+        assert policyctl("plan", "--env", "prod", "--out", "plan.json").code == 0
+        ran = policyctl("apply", "plan.json", "--yes", "--wait-gateways", gateway.client.base_url)
+        assert ran.code == 0, ran.err
+        ran = policyctl("apply", "plan.json", "--yes", "--wait-gateways", late.client.base_url, "--wait-seconds", "0")
+        assert (ran.code, "not every gateway runs" in ran.err) == (5, True), ran.err
+
+
+@pytest.mark.slow
+def test_an_apply_waits_until_gateways_call_a_model_where_it_is_now(project: Project, policyctl: Policyctl) -> None:
+    """Also for one whose own files lead elsewhere; its description alone is nothing that a gateway uses."""
+    project.write("policyctl.yaml", TWO_ENVIRONMENTS)
+    project.policy("p", A)
+    project.write("a.yaml", HOSTED % "one")
+    assert policyctl("apply", "--yes").code == 0
+    own = project.folder / "own"
+    own.mkdir()
+    remote = ("--remote", f"sqlite:///{project.folder}/dev.db", "--dir")
+    with (
+        started(project.folder, *remote, "none") as gateway,
+        started(project.folder, *remote, "none", "--poll", "3600") as late,
+        started(project.folder, *remote, "own") as other,
+    ):
+        (own / "a.yaml").write_text(HOSTED % "one", "utf-8")
+        project.write("a.yaml", HOSTED % "one" + "description: x\n")
+        urls = [str(one.client.base_url) for one in (gateway, late, other)]
+        ran = policyctl("apply", "--yes", "--wait-gateways", ",".join(urls))
+        assert ran.code == 0, ran.err
+        project.write("a.yaml", HOSTED % "two")
+        ran = policyctl("apply", "--yes", "--wait-gateways", urls[0])
+        assert ran.code == 0, ran.err
+        project.write("a.yaml", HOSTED % "three")
+        other.until(lambda: other.client.get("/readyz").json()["own_models"] == [A])
+        ran = policyctl("apply", "--yes", "--wait-gateways", ",".join(urls), "--wait-seconds", "3")
+        assert ran.code == 5, ran.err
+        assert f"{urls[0]} " not in ran.err
+        assert f"{urls[1]} runs " in ran.err
+        assert f"{urls[2]} calls {A} as files in its own directory have it" in ran.err
+        (own / "a.yaml").write_text(HOSTED % "three", "utf-8")
+        other.until(lambda: other.client.get("/readyz").json()["own_models"] == [])
+
+
 @pytest.mark.parametrize(
     ("state", "why"),
     [
@@ -251,10 +308,12 @@ def test_a_database_that_hangs_keeps_no_key_valid_and_no_gateway_alive(
         (GatewayState("old"), "runs old"),
         (GatewayState("old", "p.yaml is invalid"), "runs old, because it refused what is newer: p.yaml is invalid"),
         (GatewayState(problem="cannot be asked"), "cannot be asked"),
+        (GatewayState("abc", own=frozenset(["m", "other"])), "calls m as files in its own directory have it; update these"),
+        (GatewayState("abc", own=frozenset(["other"])), ""),
     ],
 )
 def test_why_a_gateway_is_waited_for(state: GatewayState, why: str) -> None:
-    assert state.why_not("abc") == why
+    assert state.why_not(Wanted("abc", frozenset(["m"]))) == why
 
 
 @pytest.mark.parametrize(
