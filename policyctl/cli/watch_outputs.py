@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +21,6 @@ from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.memory import StateFiles
 from policyctl.watch.notify import Notifier
 from policyctl.watch.status import Board, Transition, Watcher
-from policyctl.watch.systemd import notify
 from policyctl.watch.trace import Span, no_span, spans
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ class Outputs(Watcher):
         """Note that the loop goes on, also for systemd."""
         self._metrics.turned(due)
         self._metrics.late(lag)
-        notify("WATCHDOG=1" if self._ready else "READY=1")
+        report_to_systemd("WATCHDOG=1" if self._ready else "READY=1")
         self._ready = True
 
     def stopping(self) -> None:
         """Note that the watch ends, for systemd."""
-        notify("STOPPING=1")
+        report_to_systemd("STOPPING=1")
 
     @contextmanager
     def around(self, watch: WatchLoop, *, once: bool, console: Console) -> Iterator[None]:
@@ -139,3 +139,12 @@ class Outputs(Watcher):
     def _hint(self, watch: WatchLoop) -> None:
         with self._hints:
             watch.hint()
+
+
+def report_to_systemd(state: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Send a state such as `READY=1`, `WATCHDOG=1` or `STOPPING=1` to the socket that a service of `Type=notify` has."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if address.startswith(("/", "@")):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # one datagram more or less does not matter, and a watch must not wait
+            sender.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)

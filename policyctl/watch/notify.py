@@ -1,57 +1,45 @@
 """Notifications: who hears of an environment that is in another state, once, even over a restart.
 
 What is not delivered yet is in a file, and so is what was noted last of each environment. The file is written before anything
-is sent, so a watch that is killed sends again only what it was sending.
+is sent, so a watch that is killed sends again only what it was sending, with the same id.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import random
 import threading
 import time
 import uuid
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.errors import PolicyctlError, RemoteError, where_raised
 from policyctl.load.environment import Receiver
 from policyctl.load.urls import http_url_error
-from policyctl.policy.findings import listed
+from policyctl.remote.http import post_once
 from policyctl.remote.redaction import resolve_secret
 from policyctl.report.format import count
 from policyctl.watch.memory import StateFiles
+from policyctl.watch.messages import event, json_message, signed, slack_message
 from policyctl.watch.status import State, Transition
 
 FILE = "notifications.json"
-FORMAT, SPOOL, VERSION = "policyctl/notification", "policyctl/notifications", 1
+SPOOL, VERSION = "policyctl/notifications", 1
 GATHER_SECONDS = 10.0  # what happens within it is one message
 KEPT_SECONDS = 86_400.0  # a message that could not be delivered for so long is dropped
+DELIVERY_SECONDS = 20.0  # for one delivery, to the end of the answer
+LAST_SECONDS = 10.0  # for what is delivered at the end, to all receivers together
 _FIRST, _FACTOR, _LONGEST = 5.0, 3.0, 900.0  # seconds between two attempts
-_TIMEOUT = 10.0
-_MOST_MESSAGES, _MOST_NAMED = 1_000, 1_000
-_WORDS = {
-    State.IN_SYNC: "in sync again",
-    State.PENDING: "not applied yet",
-    State.DRIFTED: "drifted",
-    State.CONFLICT: "in conflict",
-    State.FIGHTING: "fighting",
-    State.REFUSED: "refused",
-    State.FAILED: "failing",
-    State.SUSPENDED: "suspended",
-}
+_MOST_MESSAGES = 1_000
 
 
 class Notifier:
-    """Notifies receivers of transitions. Call it with each; `run` delivers in a thread of its own."""
+    """Notifies receivers of transitions. Call it with each; `run` delivers, to each receiver in a thread of its own, so that
+    one that is slow holds up no other."""
 
     def __init__(
         self,
@@ -71,7 +59,9 @@ class Notifier:
         # Of each environment its state and the digest of its plan, then the states that it was in since it was in sync;
         # messages; and what is gathered for the next one: by receiver and environment, what happened to it last.
         self._known, self._messages, self._events = _read(state)
-        self._changed = self._stopping = False
+        self._changed = self._closed = False
+        self._busy: set[str] = set()  # the receivers that something is being delivered to
+        self._end: float | None = None  # when the last deliveries must end; None until then
         self._receivers = {one.name: one for one in receivers}
 
     def use(self, receivers: Sequence[Receiver], base: Path) -> None:
@@ -96,7 +86,7 @@ class Notifier:
                 if now.state.value in one.states and (not calm or {*earlier} & {*one.states}):
                     if not self._events:
                         self._gathered_at = self._clock() + GATHER_SECONDS
-                    self._events.setdefault(one.name, {})[now.name] = _event(transition, before or None)
+                    self._events.setdefault(one.name, {})[now.name] = event(transition, before or None)
             self._lock.notify()
 
     def keep(self, names: frozenset[str]) -> None:
@@ -107,23 +97,26 @@ class Notifier:
                 for name in gone:
                     del self._known[name]
 
-    def step(self, *, all_now: bool = False) -> float:
-        """Deliver what is due, everything with `all_now`. Returns the seconds until something else is; at most a minute."""
+    def step(self) -> float:
+        """Begin to deliver what is due, at the end all. Returns the seconds until something else is; at most a minute."""
         now = self._clock()
         with self._lock:
+            all_now = self._end is not None
             if self._events and (all_now or now >= self._gathered_at):
                 self._enqueue(now)
-            due = [one for one in self._ready() if all_now or one["next_at"] <= now]
             self._save()
-        tried = set[str]()
-        for message in due:
-            # In their order; after a failure the others wait too.
-            if message["receiver"] not in tried and not self._deliver(message):
-                tried.add(message["receiver"])
+            waiting = [one for one in self._ready() if one["receiver"] not in self._busy]
+            for name in {one["receiver"] for one in waiting if all_now or one["next_at"] <= now}:
+                self._busy.add(name)
+                threading.Thread(target=self._deliver_to, args=(name,), name=f"notifier of {name}", daemon=True).start()
+            later: list[float] = [one["next_at"] for one in waiting if one["receiver"] not in self._busy]
+            later += [self._gathered_at] * bool(self._events)
+        return max(0.0, min([60.0, *(at - now for at in later)]))
+
+    def settle(self, seconds: float) -> bool:
+        """Wait until nothing is being delivered any more, at most so long. Returns whether that is so."""
         with self._lock:
-            self._save()
-            times: list[float] = [one["next_at"] for one in self._ready()] + [self._gathered_at] * bool(self._events)
-        return max(0.0, min([60.0, *(at - self._clock() for at in times)]))
+            return self._lock.wait_for(lambda: not self._busy, max(0.0, seconds))
 
     def _ready(self) -> list[dict[str, Any]]:
         """The messages whose receivers are known: at the start, those of an earlier watch are there before any receiver."""
@@ -146,32 +139,57 @@ class Notifier:
         self._messages = self._messages[-_MOST_MESSAGES:]
         self._changed = True
 
-    def _deliver(self, message: dict[str, Any]) -> bool:
-        receiver = self._receivers[message["receiver"]]
-        why = self._post(receiver, message)
+    def _deliver_to(self, name: str) -> None:
+        """Deliver to one receiver what is due, in its order, up to the first failure: then the others wait too."""
+        try:
+            with suppress(PolicyctlError, OSError):  # of a disk that is full, as in `run`
+                while (found := self._next(name)) is not None and self._deliver(*found):
+                    pass
+        finally:
+            with self._lock:
+                self._busy.discard(name)
+                self._lock.notify_all()
+
+    def _next(self, name: str) -> tuple[Receiver, dict[str, Any], float] | None:
+        """The receiver, what is to be delivered to it now, and within how many seconds; None if nothing is."""
+        with self._lock:
+            message = next((one for one in self._ready() if one["receiver"] == name), None)
+            if message is None or self._closed:
+                return None
+            if self._end is None:
+                return (self._receivers[name], message, DELIVERY_SECONDS) if message["next_at"] <= self._clock() else None
+            left = min(DELIVERY_SECONDS, self._end - time.monotonic())
+            return (self._receivers[name], message, left) if left > 0 else None
+
+    def _deliver(self, receiver: Receiver, message: dict[str, Any], seconds: float) -> bool:
+        why = self._post(receiver, message, seconds)
         now = self._clock()
         with self._lock:
             self._changed = True
             self._counts[receiver.name, "failed" if why else "delivered"] += 1
-            if not why:
+            if why:
+                self._postpone(receiver.name, message, why, now)
+            else:
                 self._why.pop(receiver.name, None)
                 self._messages = [one for one in self._messages if one is not message]
-                return True
-            self._why[receiver.name] = why
-            message["attempts"] += 1
-            wait = min(_LONGEST, _FIRST * _FACTOR ** min(message["attempts"] - 1, 20))
-            for one in self._messages:
-                if one["receiver"] == receiver.name:
-                    one["next_at"] = max(one["next_at"], now + wait * (0.5 + self._chance() / 2))
-            if now - message["at"] > KEPT_SECONDS:
-                self._counts[receiver.name, "dropped"] += 1
-                self._messages = [one for one in self._messages if one is not message]
-            return False
+            self._save()
+        return not why
 
-    def _post(self, receiver: Receiver, message: Mapping[str, Any]) -> str:
+    def _postpone(self, name: str, message: dict[str, Any], why: str, now: float) -> None:
+        self._why[name] = why
+        message["attempts"] += 1
+        wait = min(_LONGEST, _FIRST * _FACTOR ** min(message["attempts"] - 1, 20))
+        for one in self._messages:
+            if one["receiver"] == name:
+                one["next_at"] = max(one["next_at"], now + wait * (0.5 + self._chance() / 2))
+        if now - message["at"] > KEPT_SECONDS:
+            self._counts[name, "dropped"] += 1
+            self._messages = [one for one in self._messages if one is not message]
+
+    def _post(self, receiver: Receiver, message: Mapping[str, Any], seconds: float) -> str:
         """Send a message once. Returns why it did not arrive, without the address, which may be a secret; empty if it did."""
-        body = json.dumps(_slack(message["events"]) if receiver.form == "slack" else _json(message)).encode()
-        headers = {"Content-Type": "application/json", "X-Policyctl-Delivery": message["id"], "User-Agent": "policyctl"}
+        body = json.dumps(slack_message(message["events"]) if receiver.form == "slack" else json_message(message)).encode()
+        headers = {"X-Policyctl-Delivery": message["id"]}
         try:
             url = receiver.url
             if url.startswith(("env:", "file:")):
@@ -181,26 +199,21 @@ class Notifier:
             if receiver.secret is not None:
                 secret = resolve_secret("notify.secret", receiver.secret, self._base)
                 headers |= signed(body, secret, int(self._clock()))
-            with _OPENER.open(Request(url, body, headers), timeout=_TIMEOUT) as answer:  # noqa: S310 - it is http(s)
-                answer.read(1_000)
-        except HTTPError as error:
-            error.close()
-            return f"it answered {error.code}"
+            status = post_once(url, body, headers, seconds)
         except RemoteError as error:
             return str(error)
-        except (OSError, HTTPException, ValueError) as error:
-            reason = getattr(error, "reason", error)
-            return f"it cannot be reached: {getattr(reason, 'strerror', None) or type(reason).__name__}"
-        return ""
+        except Exception as error:  # noqa: BLE001 - a bug, after which it is tried again as after any other failure
+            return "a bug in policyctl: {error} at {at}".format(**where_raised(error))
+        return "" if 200 <= status < 300 else f"it answered {status}"
 
     def run(self) -> None:
-        """Deliver until `stop`."""
+        """Deliver until the end of the block."""
         seconds = 0.0
         while True:
             with self._lock:
-                if not self._stopping:
+                if self._end is None:
                     self._lock.wait(min(seconds, GATHER_SECONDS))
-                if self._stopping:
+                if self._end is not None:
                     return
             seconds = GATHER_SECONDS
             with suppress(PolicyctlError, OSError):  # a disk that is full: what was not kept is noted again after a restart
@@ -213,12 +226,16 @@ class Notifier:
         return self
 
     def __exit__(self, *_: object) -> None:
+        end = time.monotonic() + LAST_SECONDS
         with self._lock:
-            self._stopping = True
-            self._lock.notify()
-        self._thread.join(2 * _TIMEOUT)
+            self._end = end
+            self._lock.notify_all()
+        self._thread.join(LAST_SECONDS)
         with suppress(PolicyctlError, OSError):
-            self.step(all_now=True)
+            self.step()
+        self.settle(end - time.monotonic())
+        with self._lock:
+            self._closed = True  # what is still on its way may arrive: it is kept, and sent again with its id by the next watch
 
     def broken(self) -> list[str]:
         """The receivers that do not take notifications, each with why."""
@@ -235,7 +252,7 @@ class Notifier:
             return dict(self._counts), waiting
 
     def _save(self) -> None:
-        if self._changed:
+        if self._changed and not self._closed:
             data = {
                 "format": SPOOL,
                 "version": VERSION,
@@ -245,77 +262,6 @@ class Notifier:
             }
             self._state.write(FILE, json.dumps(data).encode())
             self._changed = False
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """What is signed goes to the address that was written, and nowhere else."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Nothing: a redirect is an answer like any other."""
-
-
-_OPENER = build_opener(_NoRedirects)
-
-
-def signed(body: bytes, secret: str, now: int) -> dict[str, str]:
-    """The headers that prove where a message comes from, and when it was sent."""
-    text = f"{now}.".encode() + body
-    return {
-        "X-Policyctl-Timestamp": str(now),
-        "X-Policyctl-Signature": f"v1={hmac.new(secret.encode(), text, hashlib.sha256).hexdigest()}",
-    }
-
-
-def _event(transition: Transition, before: str | None) -> dict[str, Any]:
-    now = transition.now
-    return {
-        "environment": now.name,
-        "state": now.state.value,
-        "before": before,
-        "since": f"{now.since:%Y-%m-%dT%H:%M:%SZ}",
-        "labels": dict(sorted(now.labels.items())),
-        "changes": now.changes,
-        "digest": now.digest or None,
-        "reason": now.reason or None,
-        "waits_for": now.waits_for or None,
-    }
-
-
-def _json(message: Mapping[str, Any]) -> dict[str, Any]:
-    events = message["events"]
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "id": message["id"],
-        "summary": _summary(events),
-        "environments": events[:_MOST_NAMED],
-        "more": len(events[_MOST_NAMED:]),
-    }
-
-
-def _by_state(events: Sequence[Mapping[str, Any]]) -> dict[State, list[Mapping[str, Any]]]:
-    found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for event in events:
-        found[event["state"]].append(event)
-    return {state: found[state.value] for state in reversed(_WORDS) if state.value in found}
-
-
-def _summary(events: Sequence[Mapping[str, Any]]) -> str:
-    """How many environments are in which state now."""
-    return "; ".join(f"{count(len(some), 'environment')} {_WORDS[state]}" for state, some in _by_state(events).items())
-
-
-def _slack(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A text, in which `&`, `<` and `>` are escaped, so that nothing in it is a link or a mention."""
-    lines = []
-    for state, some in _by_state(events).items():
-        reasons = {event["reason"] for event in some}
-        why = f" ({next(iter(reasons))})" if len(reasons) == 1 and None not in reasons else ""
-        lines.append(
-            f"{count(len(some), 'environment')} {_WORDS[state]}: {listed([event['environment'] for event in some])}{why}"
-        )
-    text = "\n".join(lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return {"text": f"policyctl: {text}"[:3_000]}
 
 
 Events = dict[str, dict[str, dict[str, Any]]]

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import get_args
 
 import pytest
 
@@ -22,88 +19,21 @@ from policyctl.watch.notify import FILE, GATHER_SECONDS, KEPT_SECONDS, Notifier
 from policyctl.watch.status import Board, State, Transition
 from tests.conftest import Policyctl, Project
 from tests.watch.boards import status
+from tests.watch.receivers import Hook, Watching, receiving
 
 SECRET = "a secret of the receiver"
 NOWHERE = "http://127.0.0.1:1/secret-path"  # nothing listens there
 
 
-class Got(NamedTuple):
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def names(self) -> list[str]:
-        return [one["environment"] for one in self.data["environments"]]
-
-
-class Hook(ThreadingHTTPServer):
-    """A receiver that keeps what it gets; `answers` are its next statuses, then 204."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), HookHandler)
-        self.got: list[Got] = []
-        self.answers: list[int] = []
-        self.arrived = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hook/of-a-secret-path"
-
-
-class HookHandler(BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append(Got(dict(self.headers), body))
-        status = self.server.answers.pop(0) if self.server.answers else 204
-        self.send_response(status)
-        if status == 302:
-            self.send_header("Location", self.server.url)
-        self.end_headers()
-        self.server.arrived.set()
-
-    def do_GET(self) -> None:
-        """Where a redirect would lead, if it were followed."""
-        self.server.got.append(Got(dict(self.headers), b"{}"))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    with Hook() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with receiving() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / ".policyctl"
-
-
-class Watching:
-    """A board with a notifier whose clock only moves when it is moved."""
-
-    def __init__(self, folder: Path, *receivers: Receiver, now: float = 1_000_000.0) -> None:
-        self.now = now
-        self.notifier = Notifier(receivers, StateFolder(folder), folder.parent, clock=lambda: self.now, chance=lambda: 1.0)
-        self.board = Board(self.notifier)
-
-    def put(self, name: str, state: State = State.DRIFTED, digest: str = "sha256:1") -> None:
-        self.board.put(status(name, state, digest="" if state is State.IN_SYNC else digest))
-
-    def after(self, seconds: float = GATHER_SECONDS) -> float:
-        self.now += seconds
-        return self.notifier.step()
 
 
 def test_many_environments_that_drift_together_are_one_message(hook: Hook, folder: Path) -> None:
