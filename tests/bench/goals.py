@@ -112,7 +112,7 @@ def _rate(found: Found, workload: Workload, peer: str, least: float) -> Row:
     if math.isinf(ratio):  # so it may be the machine that is too busy
         return Row(name, goal, f"{own.rate:,.0f}/s; {peer} answered none", None)
     costs = found.ratio(OWN, peer, workload, _processor)
-    measured = f"{ratio:.1f} × ({own.rate:,.0f}/s, {other.rate:,.0f}/s; a request takes {costs:.2f} × the processor time)"
+    measured = f"{ratio:.1f} × ({own.rate:,.0f}/s, {other.rate:,.0f}/s; a request takes {costs:.2g} × the processor time)"
     return Row(name, goal, measured, ratio >= least and not own.failed)
 
 
@@ -135,7 +135,7 @@ def _streams(found: Found, workload: Workload) -> Row:
 
 
 def _within(name: str, value: float, most: float, unit: str) -> Row:
-    shown = f"{value:.1f}" if unit == "s" else f"{value:.0f}"
+    shown = f"{value:.2f}" if unit == "s" else f"{value:.0f}"
     return Row(name, f"≤ {most:g} {unit}", f"{shown} {unit}", value <= most)
 
 
