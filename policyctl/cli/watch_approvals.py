@@ -39,6 +39,19 @@ def why_unapproved(opened: Opened, name: str, plan: Plan) -> str | None:
     return f"{_WHOSE}: no merged plan {merged} is this one ({plan.digest}); policyctl apply by hand, or a new pull request"
 
 
+def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
+    """Why no merged pull request that waits to be applied approved this way to the remote of an environment (see `access_at`);
+    None if one did. Raises RemoteError when the service cannot be asked."""
+    with _forge(opened) as forge:
+        if isinstance(forge, str):
+            return f"no approval can be read: {forge}"
+        found, last = approvals_of(forge, name, opened.place)
+        if why := why_not_head(forge, opened.place):
+            return why
+    shown = {one.terms.access for one in found if one.terms is not None} | ({last.access} if last is not None else set())
+    return None if access in shown else "no merged pull request shows it; read it, then start the watch with another --state"
+
+
 def use_up(opened: Opened, name: str) -> tuple[bool, str]:
     """Note on the merged pull requests of an environment, which has what they wanted, that their plans were applied: an
     approval is used once. Returns whether one of them approved the settings of now, and why this was not noted, if so.

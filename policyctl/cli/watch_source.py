@@ -25,6 +25,7 @@ from policyctl.plan.plan import Selection
 from policyctl.policy.findings import without_userinfo
 
 if TYPE_CHECKING:
+    from policyctl.load.environment import Environment
     from policyctl.load.git.revision import Revision
 
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
@@ -47,15 +48,19 @@ class Opened(NamedTuple):
         """The commit, if its files are only in a mirror."""
         return None if self.then is None else self.commit
 
-    def access(self, name: str) -> str:
-        """How the remote of an environment is reached, as a hash, as an approval has it."""
+    @property
+    def access_of(self) -> Callable[[Environment], str]:
+        """What gives how the remote of an environment is reached, as a hash, as an approval has it."""
         from policyctl.load.referred import access_at, access_now
 
         fleet = self.fleet
-        environment = fleet.config.environments[name]
         if self.then is None:
-            return access_now(fleet.options.dir, fleet.config)(environment)
-        return access_at(self.then, fleet.config, environment)
+            return access_now(fleet.options.dir, fleet.config)
+        return partial(access_at, self.then, fleet.config)
+
+    def access(self, name: str) -> str:
+        """The same of the environment of a name."""
+        return self.access_of(self.fleet.config.environments[name])
 
 
 class WatchSource(Protocol):

@@ -287,3 +287,18 @@ def test_a_suspended_environment_stays_suspended_while_its_host_is_down() -> Non
         one.broken = one.broken or "unreachable"
     sim.run(900)
     assert sim.seen.states("zz") == ["suspended"]
+
+
+def test_what_was_applied_of_a_newer_commit_is_not_put_back() -> None:
+    """Others apply what was just merged, and the watch has not read that yet."""
+    sim = Simulation(tenants(30, HEALS))
+
+    def merge_and_apply() -> None:
+        sim.work.push("two")
+        for one in sim.tenants.values():
+            one.has = "two"
+
+    sim.at(301, merge_and_apply)
+    board = sim.run(400)
+    assert all(not one.written[1:] for one in sim.tenants.values())
+    assert {one.state for one in board.environments()} == {State.IN_SYNC}
