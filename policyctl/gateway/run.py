@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -202,6 +203,7 @@ class _Supervisor:
         self.started: dict[int, float] = {}
         self.soon = 0  # workers in a row that ended soon after their start
         self.ending = False
+        self.noticed, self.held = os.pipe()  # the second is open in this process alone, so its end shows at the first
 
     def run(self, workers: int) -> None:
         for number in _ENDING:
@@ -249,6 +251,8 @@ class _Supervisor:
     def _work(self, replaces: bool) -> NoReturn:
         code = 1
         try:
+            os.close(self.held)
+            threading.Thread(target=self._end_with_supervisor, daemon=True).start()
             host, port = self.bound.getsockname()[:2]
             listener = listen(host, port, shared=True)
             if not replaces:  # one that does listens only once its policies are current; until then the others answer
@@ -257,3 +261,8 @@ class _Supervisor:
             code = 0
         finally:
             os._exit(code)
+
+    def _end_with_supervisor(self) -> None:
+        """End this worker once its supervisor has gone, however that ended: another gateway could share the port with it."""
+        os.read(self.noticed, 1)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -145,7 +145,7 @@ def _running(folder: Path, gateway: Sequence[str]) -> Iterator[tuple[subprocess.
             assert found, (folder / "log").read_text()
             yield process, found[1]
         finally:
-            process.kill()
+            process.terminate()
 
 
 def main() -> None:

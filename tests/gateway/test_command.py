@@ -371,6 +371,22 @@ def test_workers_share_a_port_and_their_counters_and_are_replaced(project: Proje
     assert [one["answer"] for one in _records(project)[0]["attempts"]] == [503, 200]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_workers_end_with_their_supervisor_however_that_ends(project: Project) -> None:
+    """Otherwise they would share the port with the next gateway, and answer by the options of the last one."""
+    project.policy("p", A)
+    program = [sys.executable, "-m", "policyctl", "gateway", "--port", "0", "--workers", "2", "--pretend", "openai/a=503"]
+    with subprocess.Popen(program, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) < 2:
+            time.sleep(0.01)
+        process.kill()
+        assert process.stdout.read() == b""  # it ends once the last worker has
+
+
 def _records(project: Project) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (project.folder / "records.jsonl").read_text("utf-8").splitlines()]
 
