@@ -18,8 +18,7 @@ Found = TypeVar("Found")
 _SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
 _READINGS = 5  # of policies that change while they are read
 _KEYS_SECONDS = 1.0  # between two readings of keys, at most
-_PART = 0.1  # of the time is spent on looking, at most
-_LONGEST_PAUSE = 30.0  # that follows from it: a look that took long may only have waited
+_PART = 0.1  # of a processor's time is spent on looking, at most
 
 
 class Followed(Protocol):
@@ -79,18 +78,17 @@ async def _share(app: GatewayApp) -> None:
 async def _follow(app: GatewayApp, source: Followed, seen: object, due: float, is_current: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(due - time.monotonic())
-        began = time.monotonic()
+        apart = _Apart()
         try:
-            now = await _apart(source.signature)
+            now = await apart(source.signature)
             if now is None or now != seen or "policies" in app.refusals:  # what was refused may have been a passing fault
-                seen = await _take(app, source, now)
+                seen = await _take(app, source, apart, now)
         except PolicyctlError as error:
             _refuse(app, "policies", error)
         except Exception as error:  # noqa: BLE001 - whatever a source raises, the requests go on
             _refuse(app, "policies", PolicyctlError(f"{type(error).__name__} while reading the policies"))
         is_current.set()
-        ended = time.monotonic()
-        due = ended + max(source.every, min((ended - began) / _PART, _LONGEST_PAUSE))
+        due = time.monotonic() + max(source.every, apart.worked / _PART)
 
 
 async def _follow_keys(app: GatewayApp, source: Followed) -> None:
@@ -102,7 +100,7 @@ async def _follow_keys(app: GatewayApp, source: Followed) -> None:
 
 async def _take_keys(app: GatewayApp, source: Followed) -> None:
     try:
-        app.keys = await _apart(source.keys)
+        app.keys = await _Apart()(source.keys)
     except PolicyctlError as error:
         _refuse(app, "keys", error)
     except Exception as error:  # noqa: BLE001 - as for policies
@@ -111,36 +109,43 @@ async def _take_keys(app: GatewayApp, source: Followed) -> None:
         app.refusals.pop("keys", None)
 
 
-async def _apart(work: Callable[[], Found]) -> Found:
-    """The result of something that may wait long, in a thread of its own, which does not keep the program from ending."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Found] = loop.create_future()
+class _Apart:
+    """Does what may wait long in threads of its own, which do not keep the program from ending. `worked` are the seconds that a
+    processor was busy with it: a remote that was waited for is looked at as soon as any other."""
 
-    def give(put: Callable[[Any], None], what: Any) -> None:
-        if not done.cancelled():
-            put(what)
+    def __init__(self) -> None:
+        self.worked = 0.0
 
-    def run() -> None:
-        end: tuple[Callable[[Any], None], Any]
-        try:
-            end = done.set_result, work()
-        except BaseException as error:  # noqa: BLE001 - it is for what waits
-            end = done.set_exception, error
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(give, *end)
+    async def __call__(self, work: Callable[[], Found]) -> Found:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Found] = loop.create_future()
 
-    threading.Thread(target=run, daemon=True).start()
-    return await done
+        def give(put: Callable[[Any], None], what: Any) -> None:
+            if not done.cancelled():
+                put(what)
+
+        def run() -> None:
+            end: tuple[Callable[[Any], None], Any]
+            try:
+                end = done.set_result, work()
+            except BaseException as error:  # noqa: BLE001 - it is for what waits
+                end = done.set_exception, error
+            self.worked += time.thread_time()
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(give, *end)
+
+        threading.Thread(target=run, daemon=True).start()
+        return await done
 
 
-async def _take(app: GatewayApp, source: Followed, signature: object) -> object:
+async def _take(app: GatewayApp, source: Followed, apart: _Apart, signature: object) -> object:
     """Load, and swap if nothing changed meanwhile; the signature of what is in use now."""
     try:
-        table = await _apart(source.load)
+        table = await apart(source.load)
     except PolicyctlError as error:
         _refuse(app, "policies", error)
         return signature
-    if signature is not None and await _apart(source.signature) != signature:
+    if signature is not None and await apart(source.signature) != signature:
         return object()  # it changed while it was read: look again
     if app.refusals.pop("policies", None) is not None or table.snapshot != app.table.snapshot:
         app.table = table

@@ -147,6 +147,37 @@ def test_keys_are_followed_and_a_gateway_ends_while_its_remote_hangs() -> None:
         os.close(nowhere)
 
 
+class Away(Passing):
+    """A source that is waited for at each look, in vain."""
+
+    def signature(self) -> object:
+        self.looks += 1
+        threading.Event().wait(0.3)
+        raise PolicyctlError("the database is away")
+
+    def keys(self) -> CallerKeys | None:
+        return None
+
+
+def test_a_remote_that_was_waited_for_is_looked_at_again_soon() -> None:
+    """Only the work of a look puts off the next one: once a database is back, its policies are run."""
+    source = Away()
+
+    async def until_looked_again() -> None:
+        app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
+        beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
+        async with asyncio.timeout(5):
+            while source.looks < 4:
+                await asyncio.sleep(0.001)
+        beside.cancel()
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        asyncio.run(until_looked_again())
+    finally:
+        os.close(nowhere)
+
+
 class Lifespan:
     """A server that starts an application and ends it; `policies` are those that its first request would meet."""
 
