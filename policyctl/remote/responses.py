@@ -7,6 +7,7 @@ wait of a connection (connect, TLS handshake, send, read) ends at the deadline o
 from __future__ import annotations
 
 import json
+import math
 import ssl
 import threading
 import zlib
@@ -21,9 +22,10 @@ import httpx
 
 
 class Deadline:
-    """The time at which a thread's current request must end; each thread has its own."""
+    """The time at which a thread's current request must end; each thread has its own. `latest` is the end for all requests."""
 
     def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self.latest = math.inf
         self._seconds = seconds
         self._clock = clock
         self._mine = threading.local()
@@ -34,7 +36,7 @@ class Deadline:
 
     def within(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
         """The seconds that one wait may take, at most `timeout`. Raises `late` when the request's time is over."""
-        left: float = self._mine.end - self._clock()
+        left: float = min(self._mine.end, self.latest) - self._clock()
         if left <= 0:
             raise late("the request took too long")
         return left if timeout is None else min(timeout, left)
