@@ -92,14 +92,20 @@ def environment_of(opened: Opened, environ: Mapping[str, str]) -> dict[str, str]
     """The variables that a CI service would set for the commit that is watched, or which one is missing."""
     if opened.commit is None or not opened.branch:
         return "the source is not a branch of a git repository"
-    plain = {key: one for key, one in environ.items() if not key.startswith(("CI_MERGE_REQUEST_", "GITHUB_EVENT_"))}
+    found = service_of(environ)
+    if isinstance(found, str):
+        return found
+    if "GITHUB_ACTIONS" in found:
+        return found | {"GITHUB_SHA": opened.commit, "GITHUB_REF": f"refs/heads/{opened.branch}"}
+    return found | {"CI_COMMIT_SHA": opened.commit, "CI_COMMIT_BRANCH": opened.branch}
+
+
+def service_of(environ: Mapping[str, str]) -> dict[str, str] | str:
+    """The variables by which a watch, outside a workflow, asks the service that a token is for, or which one is missing."""
+    events = ("CI_MERGE_REQUEST_", "GITHUB_EVENT_", "GITHUB_ACTIONS", "GITLAB_CI")
+    plain = {key: one for key, one in environ.items() if not key.startswith(events)}
     if environ.get("GITHUB_TOKEN"):
-        if not environ.get("GITHUB_REPOSITORY"):
-            return "set GITHUB_REPOSITORY (owner/name)"
-        more = {"GITHUB_ACTIONS": "true", "GITHUB_SHA": opened.commit, "GITHUB_REF": f"refs/heads/{opened.branch}"}
-        return plain | more
+        return plain | {"GITHUB_ACTIONS": "true"} if environ.get("GITHUB_REPOSITORY") else "set GITHUB_REPOSITORY (owner/name)"
     if environ.get("GITLAB_TOKEN"):
-        if not environ.get("CI_PROJECT_ID"):
-            return "set CI_PROJECT_ID"
-        return plain | {"GITLAB_CI": "true", "CI_COMMIT_SHA": opened.commit, "CI_COMMIT_BRANCH": opened.branch}
+        return plain | {"GITLAB_CI": "true"} if environ.get("CI_PROJECT_ID") else "set CI_PROJECT_ID"
     return "set GITHUB_TOKEN and GITHUB_REPOSITORY, or GITLAB_TOKEN and CI_PROJECT_ID"

@@ -4,7 +4,7 @@ import datetime
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
@@ -196,21 +196,39 @@ def _check_address(text: str) -> str:
 NotifiedState = Literal["in_sync", "pending", "drifted", "conflict", "fighting", "refused", "failed", "suspended"]
 
 
+# For editors, what `_check_receiver` checks.
+_OF_FORM: dict[str, Any] = {
+    "if": {"properties": {"form": {"const": "issue"}}, "required": ["form"]},
+    "then": {"properties": {"url": {"type": "null"}, "secret": {"type": "null"}}},
+    "else": {"properties": {"url": {"type": "string"}}, "required": ["url"]},
+}
+
+
 class ReceiverFile(FileModel):
     """Who is notified of environments that `policyctl watch` finds in another state."""
 
+    model_config = ConfigDict(json_schema_extra=_OF_FORM)
+
     name: Annotated[str, Field(min_length=1, description="What messages and metrics call it.")]
     url: Annotated[
-        str,
-        AfterValidator(_check_address),
-        Field(description="Where notifications are posted: an https:// URL, or a reference to one that is secret."),
-    ]
+        Annotated[str, AfterValidator(_check_address)] | None,
+        Field(
+            description="Where notifications are posted: an https:// URL, or a reference to one that is secret. An issue has "
+            "none, and every other form needs one."
+        ),
+    ] = None
     form: Annotated[
-        Literal["json", "slack"],
-        Field(description="json: everything, as JSON. slack: a text, as Slack and those like it take it. Default: json."),
+        Literal["json", "slack", "issue"],
+        Field(
+            description="json: everything, as JSON. slack: a text, as Slack and those like it take it. issue: one issue on "
+            "GitHub or GitLab, which lists the environments in these states. Default: json."
+        ),
     ] = "json"
     secret: Annotated[
-        Secret | None, Field(description="A reference to the secret that signs notifications, such as env:HOOK_SECRET.")
+        Secret | None,
+        Field(
+            description="A reference to the secret that signs notifications, such as env:HOOK_SECRET. An issue is not signed."
+        ),
     ] = None
     states: Annotated[
         Annotated[tuple[NotifiedState, ...], Field(strict=False, min_length=1)],
@@ -221,10 +239,20 @@ class ReceiverFile(FileModel):
     ] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
 
 
+def _check_receiver(receiver: ReceiverFile) -> ReceiverFile:
+    if receiver.form != "issue" and receiver.url is None:
+        raise PydanticCustomError("receiver", "needs a url with form {form}", {"form": receiver.form})
+    if receiver.form == "issue" and (receiver.url is not None or receiver.secret is not None):
+        raise PydanticCustomError("receiver", "has form issue, so leave out url and secret: the token shows where it is opened")
+    return receiver
+
+
 def _check_receivers(receivers: tuple[ReceiverFile, ...]) -> tuple[ReceiverFile, ...]:
     names = [one.name for one in receivers]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PydanticCustomError("receivers", "has two receivers named {name}; give each its own name", {"name": twice[0]})
+    if [one.form for one in receivers].count("issue") > 1:
+        raise PydanticCustomError("receivers", "has two receivers of form issue; one lists every environment")
     return receivers
 
 
@@ -266,6 +294,11 @@ class ConfigFile(SafetyFile):
         Field(description="The order in which many environments are applied: a wave begins when the one before ended well."),
     ] = None
     notify: Annotated[
-        Annotated[tuple[Apart[ReceiverFile], ...], Field(strict=False, min_length=1), AfterValidator(_check_receivers)] | None,
+        Annotated[
+            tuple[Annotated[Apart[ReceiverFile], AfterValidator(_check_receiver)], ...],
+            Field(strict=False, min_length=1),
+            AfterValidator(_check_receivers),
+        ]
+        | None,
         Field(description="Who is notified of environments that policyctl watch finds in another state."),
     ] = None

@@ -116,11 +116,11 @@ class GatewayConnection(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    """Who is notified by a watch: an address or a reference to one, the form of the messages, a reference to the secret that
-    signs them, and the states to notify of."""
+    """Who is notified by a watch: an address or a reference to one (empty for an issue), the form of the messages, a reference
+    to the secret that signs them, and the states to notify of."""
 
     name: str
-    url: str
+    url: str = ""
     form: str = "json"
     secret: str | None = None
     states: tuple[str, ...] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")

@@ -1,19 +1,22 @@
-"""What receivers are sent: what happened to environments, as JSON or as a text."""
+"""What receivers are sent: what happened to environments, as JSON or as a text; and how they are, as an issue."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections import defaultdict
+import json
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from policyctl.policy.findings import listed
 from policyctl.report.format import count
-from policyctl.watch.status import State, Transition
+from policyctl.report.markdown import code, row
+from policyctl.watch.status import EnvironmentStatus, State, Transition, advice
 
 FORMAT, VERSION = "policyctl/notification", 1
 _MOST = 1_000  # environments that a message names
+_REASON = 500  # characters of why an environment is on an issue
 _WORDS = {
     State.IN_SYNC: "in sync again",
     State.PENDING: "not applied yet",
@@ -24,6 +27,7 @@ _WORDS = {
     State.FAILED: "failing",
     State.SUSPENDED: "suspended",
 }
+_GRAVEST = [*reversed(_WORDS)]
 
 
 def signed(body: bytes, secret: str, now: int) -> dict[str, str]:
@@ -68,7 +72,7 @@ def _by_state(events: Sequence[Mapping[str, Any]]) -> dict[State, list[Mapping[s
     found: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for event in events:
         found[event["state"]].append(event)
-    return {state: found[state.value] for state in reversed(_WORDS) if state.value in found}
+    return {state: found[state.value] for state in _GRAVEST if state.value in found}
 
 
 def _summary(events: Sequence[Mapping[str, Any]]) -> str:
@@ -87,3 +91,60 @@ def slack_message(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         )
     text = "\n".join(lines).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return {"text": f"policyctl: {text}"[:3_000]}
+
+
+class IssueList(NamedTuple):
+    """What the issue of a watch shows: environments, and whether all were looked at. `marker` is its first line."""
+
+    marker: str
+    title: str
+    environments: tuple[EnvironmentStatus, ...]
+    complete: bool
+
+    @property
+    def mark(self) -> str:
+        """A hash of all that it shows."""
+        rows = [(one.name, one.state, str(one.since), one.reason, one.waits_for, one.digest) for one in self.environments]
+        return hashlib.sha256(json.dumps([self.marker, self.complete, rows]).encode()).hexdigest()
+
+    def text(self, longest: int) -> str:
+        """The text of the issue, of at most so many characters, the gravest first. What the remote or a branch may have chosen
+        is code."""
+        found = Counter(one.state for one in self.environments)
+        counts = "; ".join(f"{count(found[state], 'environment')} {_WORDS[state]}" for state in _GRAVEST if found[state])
+        partly = "" if self.complete else "Some environments were not looked at yet.\n\n"
+        kept = "`policyctl watch` keeps this issue: it follows the list, and is closed when no environment is left.\n"
+        text = f"{self.marker}\n**{counts}**\n\n{row(_HEAD)}{row(['---'] * len(_HEAD))}"
+        left = longest - len(text) - len(partly) - len(kept) - len(_MORE.format(len(self.environments))) - 1
+        rows: list[str] = []
+        for one in sorted(self.environments, key=lambda one: (_GRAVEST.index(one.state), one.name)):
+            line = _issue_row(one)
+            left -= len(line)
+            if left < 0:
+                break
+            rows.append(line)
+        hidden = len(self.environments) - len(rows)
+        return f"{text}{''.join(rows)}\n{_MORE.format(hidden) if hidden else ''}{partly}{kept}"
+
+
+_HEAD = ["environment", "state", "since", "why", "plan", "what to type"]
+_MORE = "And {:,} more, on the status page of the watch.\n\n"
+
+
+def _issue_row(one: EnvironmentStatus) -> str:
+    why = [code(one.reason, _REASON)] * bool(one.reason)
+    why += [f"waits for {code(one.waits_for, _REASON)}"] * bool(one.waits_for)
+    typed = advice(one)
+    since = f"{one.since:%Y-%m-%d %H:%M} UTC"
+    plan = code(one.digest) if one.digest else ""
+    return row([code(one.name), _WORDS[one.state], since, "; ".join(why), plan, code(typed) if typed else ""])
+
+
+class IssueKeeper(Protocol):
+    """Keeps the issue of a watch."""
+
+    def listed(self, states: Sequence[str]) -> IssueList | None:
+        """What the issue is to show: the environments in these states. None while it is not known."""
+
+    def keep(self, what: IssueList, seconds: float) -> None:
+        """Have the issue show that within so many seconds: open, update or close it. Raises PolicyctlError."""

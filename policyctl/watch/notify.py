@@ -24,7 +24,7 @@ from policyctl.remote.http import post_once
 from policyctl.remote.redaction import resolve_secret
 from policyctl.report.format import count
 from policyctl.watch.memory import StateFiles
-from policyctl.watch.messages import event, json_message, signed, slack_message
+from policyctl.watch.messages import IssueKeeper, IssueList, event, json_message, signed, slack_message
 from policyctl.watch.status import State, Transition
 
 FILE = "notifications.json"
@@ -46,19 +46,23 @@ class Notifier:
         receivers: Sequence[Receiver],
         state: StateFiles,
         base: Path = Path(),
+        issue: IssueKeeper | None = None,
         *,
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`state` keeps what is not delivered yet; references to files are relative to `base`."""
+        """`state` keeps what is not delivered yet; references to files are relative to `base`. `issue` delivers to a receiver
+        of form issue: not what happened, but how the environments are then."""
         self._lock = threading.Condition()
         self._state, self._base, self._clock, self._chance = state, base, clock, chance
         self._gathered_at = 0.0
         self._why: dict[str, str] = {}  # why the last delivery to each receiver failed
         self._counts: Counter[tuple[str, str]] = Counter()
         # Of each environment its state and the digest of its plan, then the states that it was in since it was in sync;
-        # messages; and what is gathered for the next one: by receiver and environment, what happened to it last.
-        self._known, self._messages, self._events = _read(state)
+        # messages; what is gathered for the next one: by receiver and environment, what happened to it last; and by receiver
+        # the mark of what an issue shows, if that is known.
+        self._known, self._messages, self._events, self._shown = _read(state)
+        self._issue = issue
         self._changed = self._closed = False
         self._busy: set[str] = set()  # the receivers that something is being delivered to
         self._end: float | None = None  # when the last deliveries must end; None until then
@@ -69,7 +73,9 @@ class Notifier:
         with self._lock:
             self._base = base
             self._receivers = {one.name: one for one in receivers}
-            self._messages = [one for one in self._messages if one["receiver"] in self._receivers]
+            self._why = {name: why for name, why in self._why.items() if name in self._receivers}
+            self._messages = [one for one in self._ready() if bool(one["events"]) != self._is_issue(one["receiver"])]
+            self._shown = {name: mark for name, mark in self._shown.items() if self._is_issue(name)}
             self._events = {name: events for name, events in self._events.items() if name in self._receivers}
 
     def __call__(self, transition: Transition) -> None:
@@ -83,11 +89,11 @@ class Notifier:
             self._known[now.name] = [now.state.value, now.digest, *(() if calm else {*earlier, now.state.value})]
             self._changed = True
             for one in self._receivers.values():
-                if now.state.value in one.states and (not calm or {*earlier} & {*one.states}):
+                if one.form != "issue" and now.state.value in one.states and (not calm or {*earlier} & {*one.states}):
                     if not self._events:
                         self._gathered_at = self._clock() + GATHER_SECONDS
                     self._events.setdefault(one.name, {})[now.name] = event(transition, before or None)
-            self._lock.notify()
+            self._lock.notify_all()
 
     def keep(self, names: frozenset[str]) -> None:
         """Forget the environments that are not among these any more."""
@@ -104,6 +110,8 @@ class Notifier:
             all_now = self._end is not None
             if self._events and (all_now or now >= self._gathered_at):
                 self._enqueue(now)
+            for name in filter(self._is_issue, self._receivers.keys() - self._busy):
+                self._enqueue_issue(name, now)
             self._save()
             waiting = [one for one in self._ready() if one["receiver"] not in self._busy]
             for name in {one["receiver"] for one in waiting if all_now or one["next_at"] <= now}:
@@ -122,22 +130,32 @@ class Notifier:
         """The messages whose receivers are known: at the start, those of an earlier watch are there before any receiver."""
         return [one for one in self._messages if one["receiver"] in self._receivers]
 
+    def _is_issue(self, name: str) -> bool:
+        return name in self._receivers and self._receivers[name].form == "issue"
+
     def _enqueue(self, now: float) -> None:
         for receiver, events in self._events.items():
             after = max([now, *(one["next_at"] for one in self._messages if one["receiver"] == receiver)])
-            message: dict[str, Any] = {
-                "id": str(uuid.uuid4()),
-                "receiver": receiver,
-                "at": now,
-                "attempts": 0,
-                "next_at": after,
-            }
-            self._messages.append({**message, "events": [events[name] for name in sorted(events)]})
+            self._messages.append(_message(receiver, now, after, [events[name] for name in sorted(events)]))
         self._events = {}
         for oldest in self._messages[:-_MOST_MESSAGES]:
             self._counts[oldest["receiver"], "dropped"] += 1
         self._messages = self._messages[-_MOST_MESSAGES:]
         self._changed = True
+
+    def _enqueue_issue(self, name: str, now: float) -> None:
+        """A message without events for an issue that does not show how the environments are, and none for any other."""
+        known = next((one for one in self._messages if one["receiver"] == name), None)
+        if known is not None and known["next_at"] > now and self._end is None:
+            return  # it is compared when it is due
+        what = self._listed(name)
+        if what is None or what.mark == self._shown.get(name):
+            self._messages = [one for one in self._messages if one is not known]
+        elif known is None:
+            self._messages.append(_message(name, now, now + GATHER_SECONDS, []))
+
+    def _listed(self, name: str) -> IssueList | None:
+        return None if self._issue is None else self._issue.listed(self._receivers[name].states)
 
     def _deliver_to(self, name: str) -> None:
         """Deliver to one receiver what is due, in its order, up to the first failure: then the others wait too."""
@@ -153,16 +171,29 @@ class Notifier:
     def _next(self, name: str) -> tuple[Receiver, dict[str, Any], float] | None:
         """The receiver, what is to be delivered to it now, and within how many seconds; None if nothing is."""
         with self._lock:
+            if self._is_issue(name):
+                self._enqueue_issue(name, self._clock())
             message = next((one for one in self._ready() if one["receiver"] == name), None)
-            if message is None or self._closed:
+            left = DELIVERY_SECONDS if self._end is None else min(DELIVERY_SECONDS, self._end - time.monotonic())
+            early = self._end is None and message is not None and message["next_at"] > self._clock()
+            if message is None or early or self._closed or left <= 0:
                 return None
-            if self._end is None:
-                return (self._receivers[name], message, DELIVERY_SECONDS) if message["next_at"] <= self._clock() else None
-            left = min(DELIVERY_SECONDS, self._end - time.monotonic())
-            return (self._receivers[name], message, left) if left > 0 else None
+            if self._shown.pop(name, None) is not None:  # what it shows is not known from now on, also after a restart
+                self._changed = True
+                self._save()
+            return self._receivers[name], message, left
 
     def _deliver(self, receiver: Receiver, message: dict[str, Any], seconds: float) -> bool:
-        why = self._post(receiver, message, seconds)
+        mark, why = None, ""
+        try:
+            if receiver.form == "issue":
+                mark = self._keep_issue(receiver, seconds)
+            else:
+                self._post(receiver, message, seconds)
+        except PolicyctlError as error:
+            why = str(error)
+        except Exception as error:  # noqa: BLE001 - a bug, after which it is tried again as after any other failure
+            why = "a bug in policyctl: {error} at {at}".format(**where_raised(error))
         now = self._clock()
         with self._lock:
             self._changed = True
@@ -172,6 +203,8 @@ class Notifier:
             else:
                 self._why.pop(receiver.name, None)
                 self._messages = [one for one in self._messages if one is not message]
+            if mark is not None:
+                self._shown[receiver.name] = mark
             self._save()
         return not why
 
@@ -182,29 +215,29 @@ class Notifier:
         for one in self._messages:
             if one["receiver"] == name:
                 one["next_at"] = max(one["next_at"], now + wait * (0.5 + self._chance() / 2))
-        if now - message["at"] > KEPT_SECONDS:
+        if message["events"] and now - message["at"] > KEPT_SECONDS:
             self._counts[name, "dropped"] += 1
             self._messages = [one for one in self._messages if one is not message]
 
-    def _post(self, receiver: Receiver, message: Mapping[str, Any], seconds: float) -> str:
-        """Send a message once. Returns why it did not arrive, without the address, which may be a secret; empty if it did."""
+    def _keep_issue(self, receiver: Receiver, seconds: float) -> str | None:
+        """Have the issue show how the environments are now. Returns the mark of that. Raises PolicyctlError."""
+        if self._issue is None or (what := self._issue.listed(receiver.states)) is None:
+            return None
+        self._issue.keep(what, seconds)
+        return what.mark
+
+    def _post(self, receiver: Receiver, message: Mapping[str, Any], seconds: float) -> None:
+        """Send a message once. Raises RemoteError if it did not arrive, without the address, which may be a secret."""
         body = json.dumps(slack_message(message["events"]) if receiver.form == "slack" else json_message(message)).encode()
-        headers = {"X-Policyctl-Delivery": message["id"]}
-        try:
-            url = receiver.url
-            if url.startswith(("env:", "file:")):
-                url = resolve_secret("notify.url", url, self._base)
-            if why := http_url_error(url):
-                return f"its URL {why}"
-            if receiver.secret is not None:
-                secret = resolve_secret("notify.secret", receiver.secret, self._base)
-                headers |= signed(body, secret, int(self._clock()))
-            status = post_once(url, body, headers, seconds)
-        except RemoteError as error:
-            return str(error)
-        except Exception as error:  # noqa: BLE001 - a bug, after which it is tried again as after any other failure
-            return "a bug in policyctl: {error} at {at}".format(**where_raised(error))
-        return "" if 200 <= status < 300 else f"it answered {status}"
+        headers, url = {"X-Policyctl-Delivery": message["id"]}, receiver.url
+        if url.startswith(("env:", "file:")):
+            url = resolve_secret("notify.url", url, self._base)
+        if why := http_url_error(url):
+            raise RemoteError(f"its URL {why}")
+        if receiver.secret is not None:
+            headers |= signed(body, resolve_secret("notify.secret", receiver.secret, self._base), int(self._clock()))
+        if not 200 <= (status := post_once(url, body, headers, seconds)) < 300:
+            raise RemoteError(f"it answered {status}")
 
     def run(self) -> None:
         """Deliver until the end of the block."""
@@ -241,7 +274,9 @@ class Notifier:
         """The receivers that do not take notifications, each with why."""
         with self._lock:
             waiting = Counter(one["receiver"] for one in self._messages)
-            return [f"{name}: {why}; {count(waiting[name], 'message')} waiting" for name, why in sorted(self._why.items())]
+            left = {name: f"{count(waiting[name], 'message')} waiting" for name in self._why}
+            left |= dict.fromkeys(filter(self._is_issue, self._why), "its issue is out of date")
+            return [f"{name}: {why}; {left[name]}" for name, why in sorted(self._why.items())]
 
     def counts(self) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
         """How many notifications there were, by receiver and result, and how many failed and wait, by receiver."""
@@ -257,17 +292,23 @@ class Notifier:
                 "format": SPOOL,
                 "version": VERSION,
                 "known": self._known,
-                "messages": self._messages,
+                "messages": [one for one in self._messages if one["events"]],
                 "gathered": self._events,
+                "shown": self._shown,
             }
             self._state.write(FILE, json.dumps(data).encode())
             self._changed = False
 
 
+def _message(receiver: str, now: float, next_at: float, events: list[dict[str, Any]]) -> dict[str, Any]:
+    key = str(uuid.uuid4())
+    return {"id": key, "receiver": receiver, "at": now, "attempts": 0, "next_at": next_at, "events": events}
+
+
 Events = dict[str, dict[str, dict[str, Any]]]
 
 
-def _read(state: StateFiles) -> tuple[dict[str, list[str]], list[dict[str, Any]], Events]:
+def _read(state: StateFiles) -> tuple[dict[str, list[str]], list[dict[str, Any]], Events, dict[str, str]]:
     """What an earlier watch knew and did not deliver; nothing from a file that is damaged."""
     try:
         data = json.loads(state.read(FILE) or b"")
@@ -275,7 +316,8 @@ def _read(state: StateFiles) -> tuple[dict[str, list[str]], list[dict[str, Any]]
             keys = {"id", "receiver", "at", "attempts", "next_at", "events"}
             known = {str(name): [*map(str, one)] for name, one in data["known"].items()}
             messages = [one for one in data["messages"] if keys <= one.keys()]
-            return known, messages, {str(name): dict(events) for name, events in data["gathered"].items()}
+            gathered = {str(name): dict(events) for name, events in data["gathered"].items()}
+            return known, messages, gathered, {str(name): str(mark) for name, mark in data.get("shown", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    return {}, [], {}
+    return {}, [], {}, {}

@@ -81,7 +81,7 @@ class Drip:
 
     @property
     def ids(self) -> list[str]:
-        return [json.loads(one.partition(b"\r\n\r\n")[2])["id"] for one in self.got]
+        return [json.loads(one)["id"] for one in self.got]
 
     def until(self, messages: int = 0, left: int = 0) -> bool:
         """Wait until it has got so many messages, and the senders of so many have left."""
@@ -96,9 +96,10 @@ class Drip:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection, suppress(OSError):
-            message = b""
-            while b"\r\n\r\n" not in message or not message.endswith(b"}"):
-                message += connection.recv(65536)
+            with connection.makefile("rb") as file:
+                head = list(iter(file.readline, b"\r\n"))
+                lengths = [line.split(b":")[1] for line in head if line.lower().startswith(b"content-length:")]
+                message = file.read(int(lengths[0])) if lengths else b"{}"
             with self.changed:
                 self.got.append(message)
                 self.changed.notify_all()
@@ -107,7 +108,7 @@ class Drip:
                 while not self.closing.wait(0.02):
                     connection.sendall(b"x")
             with self.changed:
-                self.left.append(json.loads(message.partition(b"\r\n\r\n")[2]).get("id", ""))
+                self.left.append(json.loads(message).get("id", ""))
                 self.changed.notify_all()
 
 

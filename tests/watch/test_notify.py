@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from policyctl.load.config_file import NotifiedState, ReceiverFile
+from policyctl.errors import InvalidInput
+from policyctl.load.config_file import ConfigFile, NotifiedState, ReceiverFile
+from policyctl.load.discovery import load_config
 from policyctl.load.environment import Receiver
+from policyctl.policy.schema import model_schema
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.metrics import ReceiverCollector, WatchMetrics
 from policyctl.watch.notify import FILE, GATHER_SECONDS, KEPT_SECONDS, Notifier
@@ -206,6 +212,11 @@ def test_the_states_of_the_configuration_are_those_that_there_are() -> None:
         ),
         ("{name: a, url: env:URL, secret: hunter2}", "secret must be a reference, env:NAME or file:PATH"),
         ("{name: a, url: env:URL, states: [broken]}", "states item must be in_sync, pending"),
+        ("{name: a}", "2:10: notify item: needs a url with form json [P109]"),
+        ("{name: a, form: slack}", "2:10: notify item: needs a url with form slack [P109]"),
+        ("{name: a, form: issue, url: env:URL}", "notify item: has form issue, so leave out url and secret: the token shows"),
+        ("{name: a, form: issue, secret: env:X}", "notify item: has form issue, so leave out url and secret: the token shows"),
+        ("{name: a, form: issue}, {name: b, form: issue}", "notify: has two receivers of form issue; one lists every"),
         ("{name: a, url: env:URL}, {name: a, url: env:URL}", "notify: has two receivers named a; give each its own name"),
     ],
 )
@@ -215,3 +226,25 @@ def test_a_wrong_receiver_is_a_problem_with_its_place(project: Project, policyct
     assert (ran.code, problem in ran.out) == (1, True), ran.out
     assert "hunter2" not in ran.out
     assert "u:p" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("receiver", "valid"),
+    [
+        ({"url": "env:URL"}, True),
+        ({"url": "env:URL", "form": "slack", "secret": "env:X"}, True),
+        ({"form": "issue"}, True),
+        ({"form": "issue", "url": None, "secret": None, "states": ["failed"]}, True),
+        ({}, False),
+        ({"url": None}, False),
+        ({"form": "json"}, False),
+        ({"form": "issue", "url": "env:URL"}, False),
+        ({"form": "issue", "secret": "env:X"}, False),
+    ],
+)
+def test_the_schema_accepts_the_receivers_that_are_valid(project: Project, receiver: dict[str, object], valid: bool) -> None:
+    data = {"environments": {"local": {}}, "notify": [{"name": "a", **receiver}]}
+    assert Draft202012Validator(model_schema(ConfigFile, "policyctl.yaml")).is_valid(data) == valid
+    path = project.write("policyctl.yaml", json.dumps(data))
+    with nullcontext() if valid else pytest.raises(InvalidInput):
+        load_config(path)
