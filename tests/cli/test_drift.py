@@ -627,6 +627,55 @@ def test_a_removal_is_refused_only_if_the_policy_was_edited_by_hand(case: str, a
     assert "virtual-policy/chat" not in live_documents()
 
 
+def brings_what_is_live(project: Project) -> None:
+    remote_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    document = live_documents()["virtual-policy/chat"]
+    describe(project, document["description"], attempts=str(document["policy"]["retry"]["attempts"]))
+    commit(project.folder, "policies")
+
+
+def goes_back(project: Project) -> None:
+    """To what the base had, and is live."""
+    git_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    describe(project, "second")
+    commit(project.folder, "policies")
+
+
+def moves(project: Project) -> None:
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    git(project.folder, "mv", "policies/chat.yaml", "chat.yaml")
+    commit(project.folder)
+    project.policies.mkdir(exist_ok=True)
+    git(project.folder, "mv", "chat.yaml", "policies/chat.yaml")
+    commit(project.folder)
+
+
+@pytest.mark.parametrize(
+    ("happens", "refused"),
+    [(brings_what_is_live, True), (goes_back, False), (moves, False)],
+    ids=["brings", "goes back", "moves"],
+)
+@pytest.mark.parametrize("several", [(), ("--all",)])
+def test_a_branch_does_not_show_for_itself_that_nothing_was_edited(
+    happens: Callable[[Project], None], refused: bool, several: tuple[str, ...], applied: Project, policyctl: Policyctl
+) -> None:
+    """Whether what it removes was edited by hand is decided by what its base had; so is what its page has of an update."""
+    happens(applied)
+    base = ("--base", "main", *several)
+    describe(applied, "fifth")
+    commit(applied.folder, "policies")
+    assert ("Git moved" in policyctl("plan", *base).out) is not refused
+    describe(applied, "other", "other")
+    (applied.policies / "chat.yaml").unlink()
+    commit(applied.folder, "policies")
+    ran = policyctl("plan", *base)
+    assert (ran.code, "may have been edited since: only commits that are not merged" in ran.out) == (3 * refused, refused)
+    if refused:
+        assert policyctl("plan", *base, "--allow-remove", "chat").code == 0
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_model_that_was_edited_by_hand_is_removed_only_when_it_is_named(
     edited: bool, project: Project, policyctl: Policyctl
