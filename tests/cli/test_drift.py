@@ -511,6 +511,21 @@ def test_an_audit_record_that_cannot_be_read_is_an_error(applied: Project, polic
     assert (ran.code, "audit.jsonl:1: does not have the format" in ran.err) == (1, True)
 
 
+def test_an_audit_record_that_a_commit_brought_shows_nothing(applied: Project, policyctl: Policyctl) -> None:
+    """Whoever may push would decide who moved, and so what a watch puts back and what is removed."""
+    git_edits(applied)
+    assert "drifted" not in policyctl("watch", "--once", "--audit", AUDIT).out
+    git(applied.folder, "add", "--force", str(AUDIT))
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    for command in (["drift"], ["apply", "--yes"]):
+        ran = policyctl(*command, "--audit", AUDIT)
+        assert (ran.code, "audit.jsonl is in the checked out commit" in ran.err) == (1, True), ran.err
+    assert "failed     the audit file audit.jsonl is in" in policyctl("watch", "--once", "--audit", AUDIT).out
+    git(applied.folder, "rm", "--quiet", "--cached", str(AUDIT))
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("git", "audit")}
+
+
 def test_names_select_and_one_that_matches_nothing_is_an_error(applied: Project, policyctl: Policyctl) -> None:
     describe(applied, "new", "other")
     remote_edits(applied)
