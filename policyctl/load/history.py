@@ -54,11 +54,12 @@ class History:
     Several threads may use it at once.
     """
 
-    def __init__(self, directory: Path, config: Config, within: int | None = None) -> None:
+    def __init__(self, directory: Path, config: Config, within: int | None = None, only: str | None = None) -> None:
         """`config` is the one in use, whose inventories are looked for in the past too. `within` is how many commits of the
-        repository to look at, whatever they changed. Raises PolicyctlError without git, a repository or a commit, and Refused
-        for a directory that a link or a submodule leads to."""
-        self._revision, self._within = Revision(directory, "HEAD"), within
+        repository to look at, whatever they changed; with `only` a revision, of which nothing but the history counts. Raises
+        PolicyctlError without git, a repository or a commit, UsageError for an unknown revision, and Refused for a directory
+        that a link or a submodule leads to."""
+        self._revision, self._within, self._alone = Revision(directory, only or "HEAD"), within, only is not None
         folder, top = self._revision.folder, self._revision.top
         self._configs = config_paths(folder)
         self._inventories = [path for one in config.inventories if (path := _below(one, top)) is not None]
@@ -72,13 +73,18 @@ class History:
 
     @property
     def commit(self) -> str:
-        """The commit that is checked out."""
+        """The commit that is checked out, or that of the revision."""
         return self._revision.commit
+
+    def has(self, commit: str) -> bool:
+        """Whether a commit is in the history of that one."""
+        return self._revision.repository.run("merge-base", "--is-ancestor", commit, self.commit).returncode == 0
 
     @cached_property
     def _elsewhere(self) -> Elsewhere:
         """All other commits, and where the directory was before."""
-        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories], self._walked)
+        only = self.commit if self._alone else None
+        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories], self._walked, only)
 
     def way(self, version: PastVersion) -> str:
         """How Git had a version, for a sentence; empty along the first parents."""
@@ -99,6 +105,8 @@ class History:
         revision, folder = self._revision, self._revision.folder
         paths = [folder, *self._configs, *self._inventories] if folder else []
         walks = [revision.walk(paths, MOST_COMMITS, self._ends_of(revision))]
+        if self._alone:
+            return walks
         with suppress(PolicyctlError):  # most clones of a pull request have no such branch
             upstream = Revision(revision.top / folder, _UPSTREAM)
             walks.append(upstream.walk(paths, MOST_COMMITS, [revision.commit, *self._ends_of(upstream)]))

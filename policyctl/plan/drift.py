@@ -68,7 +68,8 @@ class Past(NamedTuple):
 
     `live_in` is the youngest commit with what is live, and `way` how Git had it, if not along the first parents. `versions` are
     the commits and normal forms of all different ones along these, the youngest first; `elsewhere` is whether another commit
-    had one. `missing` is why not all of them are known. `written` is the one whose digest the audit record has.
+    had one. `missing` is why not all of them are known, `unmerged` why what is live does not count as a version, though a
+    commit has it. `written` is the one whose digest the audit record has.
     """
 
     live_in: str | None = None
@@ -77,6 +78,7 @@ class Past(NamedTuple):
     written: Document | None = None
     way: str = ""
     elsewhere: bool = False
+    unmerged: str = ""
 
 
 class LastWrite(NamedTuple):
@@ -138,8 +140,10 @@ class Drift:
 
     @property
     def edited_and_gone(self) -> bool:
-        """Whether the files have no such policy any more, though it was edited on the remote since."""
-        return self.change.action == "remove" and self.moved == "both"
+        """Whether the files have no such policy any more, though it was edited on the remote since, or only commits that are
+        not merged show that it was not."""
+        unmerged = self.moved == "unknown" and self.basis == "history"
+        return self.change.action == "remove" and (self.moved == "both" or unmerged)
 
 
 def last_writes(entries: Iterable[AuditEntry], remote: str) -> dict[str, LastWrite]:
@@ -184,6 +188,8 @@ def _by_history(change: Change, past: Past) -> Drift:
     if past.live_in is not None:
         why = f"{past.way}: {_FOUND}" if past.way else _FOUND
         return Drift(change, "git", "history", why, change.before, _fields(change, "git"), past.live_in)
+    if past.unmerged:
+        return Drift(change, "unknown", "history", past.unmerged, None, _fields(change, "unknown"))
     if past.missing is not None:
         return Drift(change, "unknown", "nothing", past.missing, None, _fields(change, "unknown"))
     if change.after is None:

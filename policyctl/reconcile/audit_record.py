@@ -42,6 +42,9 @@ class AuditRecord(Protocol):
     def exists(self) -> bool:
         """Whether there is anything to read."""
 
+    def raise_if_committed(self) -> None:
+        """Raise PolicyctlError if the checked out commit has it: then whoever may push decides what it has."""
+
 
 class AuditFile:
     """A file of lines of JSON, an `AuditRecord`."""
@@ -81,6 +84,15 @@ class AuditFile:
 
     def exists(self) -> bool:
         return self._path.exists()
+
+    def raise_if_committed(self) -> None:
+        from policyctl.load.git.checkout import is_committed  # imports subprocess
+
+        if is_committed(self._path):
+            raise PolicyctlError(
+                f"{self.title} is in the checked out commit, so it may not be what policyctl wrote, and does not "
+                "show who moved a policy; keep it outside of the repository"
+            )
 
 
 def audit_record(text: str) -> AuditRecord:

@@ -23,22 +23,35 @@ from policyctl.policy.names import bare_name, canonical, short_model
 from policyctl.reconcile.audit_record import AuditRecord
 
 Spell = Callable[[Policy], Policy]
+_EDITED = {"both": "was edited", "unknown": "may have been edited"}
 _TEMPLATED_NAME = re.compile(rb"""\bname["']?\s*:\s*[^\n]*\{[{%]""")
 
 
 class Evidence:
     """What can show who moved: git history, and the audit record if one is given. Shared by several environments."""
 
-    def __init__(self, directory: Path, config: Config, audit: AuditRecord | None = None, within: int | None = None) -> None:
-        """`within` limits how many commits of the repository are looked at. Raises PolicyctlError for an audit record that
-        cannot be read. A directory without history is not an error."""
+    def __init__(
+        self,
+        directory: Path,
+        config: Config,
+        audit: AuditRecord | None = None,
+        within: int | None = None,
+        base: str | None = None,
+    ) -> None:
+        """`within` limits how many commits of the repository are looked at. With a `base`, what only other commits have does
+        not show that the policy was applied: a branch may have brought them for that. Raises PolicyctlError for an audit record
+        that cannot be read, or that is in the checked out commit. A directory without history is not an error."""
         self.audit = audit
         self._entries: list[AuditEntry] = []
         self._read: object = None
+        if audit is not None:
+            audit.raise_if_committed()
         if audit is not None and audit.mark() is not None:  # what cannot be read is reported at once
             self._entries_about("")
         self.history: History | None = None
+        self._base: History | None = None
         try:
+            self._base = None if base is None else History(directory, config, within, base)
             self.history = History(directory, config, within)
         except PolicyctlError as error:
             self.missing = f"git history cannot be searched: {error}"
@@ -58,6 +71,8 @@ class Evidence:
         writes = last_writes(self._entries_about(review.plan.remote), review.plan.remote)
         searches = {one.name: _HistorySearch(one, writes.get(one.name), review, spell) for one in wanted}
         self._search([one for one in searches.values() if not one.settled], environment)
+        if self._base is not None:
+            self._search_base(searches, self._base, environment)
         return [judge(one, searches[one.name].past, writes.get(one.name)) for one in wanted]
 
     @property
@@ -83,6 +98,26 @@ class Evidence:
             missing = f"git history cannot be searched: {error}"
         for one in pending.values():
             one.missing = missing or self.history.gap or one.unread
+
+    def _search_base(self, searches: dict[str, _HistorySearch], base: History, environment: Environment) -> None:
+        """Look again for what was found in commits that the base does not have, in those that it has."""
+        found = {name: one.live_in for name, one in searches.items() if one.live_in is not None}
+        again = {
+            name: replace(searches[name], live_in=None, unread=None, way="")
+            for name, commit in found.items()
+            if not base.has(commit)
+        }
+        left, missing = dict(again), None
+        try:
+            self._go_back(left, base, environment)
+        except PolicyctlError as error:
+            missing = f"git history cannot be searched: {error}"
+        for name, one in again.items():
+            if name in left:
+                one.missing = missing or base.gap or one.unread
+                why = f"only commits that are not merged have what is live, such as {found[name][:12]}"
+                one.unmerged = "" if one.missing else why
+            searches[name] = one
 
     def _go_back(self, pending: dict[str, _HistorySearch], history: History, environment: Environment) -> None:
         """Look at versions until nothing is pending."""
@@ -111,6 +146,7 @@ class _HistorySearch:
     written: Document | None = None
     way: str = ""
     elsewhere: bool = False
+    unmerged: str = ""
     versions: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
     @property
@@ -127,7 +163,8 @@ class _HistorySearch:
 
     @property
     def past(self) -> Past:
-        return Past(self.live_in, tuple(self.versions.values()), self.missing, self.written, self.way, self.elsewhere)
+        versions = tuple(self.versions.values())
+        return Past(self.live_in, versions, self.missing, self.written, self.way, self.elsewhere, self.unmerged)
 
     def look_at(self, version: Desired, found: PastVersion) -> bool:
         """Compare a version with what is searched; whether the search is over."""
@@ -209,7 +246,7 @@ def hold_edited(review: Review, evidence: Evidence, environment: Environment, se
     removes = [one for one in review.plan.changes if one.action == "remove" and one.name not in allowed | shown]
     drifts = evidence.judge(removes, environment, review, spell) if evidence.history is not None else []
     refusals = [
-        f"{one.change.name} would be removed, but it was edited since: {one.why} "
+        f"{one.change.name} would be removed, but it {_EDITED[one.moved]} since: {one.why} "
         f"(allow it with --allow-remove {quote(one.change.name)})"
         for one in drifts
         if one.edited_and_gone
@@ -217,6 +254,6 @@ def hold_edited(review: Review, evidence: Evidence, environment: Environment, se
     notes = [
         f"whether {one.change.name} was edited on the remote since is not known: {one.why}"
         for one in drifts
-        if one.moved == "unknown"
+        if one.moved == "unknown" and not one.edited_and_gone
     ]
     return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))

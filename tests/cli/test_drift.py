@@ -511,6 +511,21 @@ def test_an_audit_record_that_cannot_be_read_is_an_error(applied: Project, polic
     assert (ran.code, "audit.jsonl:1: does not have the format" in ran.err) == (1, True)
 
 
+def test_an_audit_record_that_a_commit_brought_shows_nothing(applied: Project, policyctl: Policyctl) -> None:
+    """Whoever may push would decide who moved, and so what a watch puts back and what is removed."""
+    git_edits(applied)
+    assert "drifted" not in policyctl("watch", "--once", "--audit", AUDIT).out
+    git(applied.folder, "add", "--force", str(AUDIT))
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    for command in (["drift"], ["apply", "--yes"]):
+        ran = policyctl(*command, "--audit", AUDIT)
+        assert (ran.code, "audit.jsonl is in the checked out commit" in ran.err) == (1, True), ran.err
+    assert "failed     the audit file audit.jsonl is in" in policyctl("watch", "--once", "--audit", AUDIT).out
+    git(applied.folder, "rm", "--quiet", "--cached", str(AUDIT))
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("git", "audit")}
+
+
 def test_names_select_and_one_that_matches_nothing_is_an_error(applied: Project, policyctl: Policyctl) -> None:
     describe(applied, "new", "other")
     remote_edits(applied)
@@ -625,6 +640,55 @@ def test_a_removal_is_refused_only_if_the_policy_was_edited_by_hand(case: str, a
     assert policyctl("apply", "--yes").code == 3
     assert policyctl("apply", "--yes", "--allow-remove", "chat").code == 0
     assert "virtual-policy/chat" not in live_documents()
+
+
+def brings_what_is_live(project: Project) -> None:
+    remote_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    document = live_documents()["virtual-policy/chat"]
+    describe(project, document["description"], attempts=str(document["policy"]["retry"]["attempts"]))
+    commit(project.folder, "policies")
+
+
+def goes_back(project: Project) -> None:
+    """To what the base had, and is live."""
+    git_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    describe(project, "second")
+    commit(project.folder, "policies")
+
+
+def moves(project: Project) -> None:
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    git(project.folder, "mv", "policies/chat.yaml", "chat.yaml")
+    commit(project.folder)
+    project.policies.mkdir(exist_ok=True)
+    git(project.folder, "mv", "chat.yaml", "policies/chat.yaml")
+    commit(project.folder)
+
+
+@pytest.mark.parametrize(
+    ("happens", "refused"),
+    [(brings_what_is_live, True), (goes_back, False), (moves, False)],
+    ids=["brings", "goes back", "moves"],
+)
+@pytest.mark.parametrize("several", [(), ("--all",)])
+def test_a_branch_does_not_show_for_itself_that_nothing_was_edited(
+    happens: Callable[[Project], None], refused: bool, several: tuple[str, ...], applied: Project, policyctl: Policyctl
+) -> None:
+    """Whether what it removes was edited by hand is decided by what its base had; so is what its page has of an update."""
+    happens(applied)
+    base = ("--base", "main", *several)
+    describe(applied, "fifth")
+    commit(applied.folder, "policies")
+    assert ("Git moved" in policyctl("plan", *base).out) is not refused
+    describe(applied, "other", "other")
+    (applied.policies / "chat.yaml").unlink()
+    commit(applied.folder, "policies")
+    ran = policyctl("plan", *base)
+    assert (ran.code, "may have been edited since: only commits that are not merged" in ran.out) == (3 * refused, refused)
+    if refused:
+        assert policyctl("plan", *base, "--allow-remove", "chat").code == 0
 
 
 @pytest.mark.parametrize("edited", [False, True])

@@ -20,7 +20,6 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.git import repository_top
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.urls import is_git
 from policyctl.plan.approval import NONE, Approvable
@@ -94,18 +93,9 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, ShownPla
 
 def _raise_if_committed(path: Path) -> None:
     """Raise PolicyctlError for a file in the checked-out commit: a branch could contain any page with any plan."""
-    folder = path.absolute().parent.resolve()
-    top = repository_top(folder)
-    if top is None:
-        return
-    from policyctl.load.git.revision import Revision  # imports subprocess
+    from policyctl.load.git.checkout import is_committed  # imports subprocess
 
-    below = (folder / path.name).relative_to(top).as_posix()
-    try:
-        held = Revision(folder, "HEAD").entries([below])
-    except UsageError:  # without a commit
-        return
-    if held:
+    if is_committed(path):
         raise PolicyctlError(
             f"{path} is in the checked-out commit, so it may not be what plan wrote; "
             "delete it there, and let plan write outside the checkout ($RUNNER_TEMP)"
@@ -209,7 +199,8 @@ Example:
 def drift(options: Options, page: Path, planfile: Path) -> int:
     """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty.
 
-    It also stays open when the plan is empty because it was refused, or because rows of the remote could not be compared.
+    It also stays open when the plan is empty because it was refused, because rows of the remote could not be compared, or
+    because an environment is suspended.
     """
     console = Console(options)
     text, found = read_page(page, planfile, repository_path(str(options.dir)))
@@ -231,7 +222,7 @@ def _keep(forge: Forge, text: str, found: ShownPlans) -> str | None:
         return None
     stopped = not found.against_git and (shown_in(text) or (NONE, NONE))[1] == NONE
     if stopped or not found.whole:
-        return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared"
+        return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared or is suspended"
     forge.close_thread(old)
     return "the issue was closed"
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.git import repository_top
 from policyctl.load.git.repository import Repository, find_repository
-from policyctl.load.git.revision import commit_of, required_repository
+from policyctl.load.git.revision import Revision, commit_of, required_repository
 
 _SUBMODULE = "160000"
 _FILES = ("100644", "100755")
@@ -313,3 +314,15 @@ def checked_out_head(directory: Path) -> tuple[str, str]:
     except PolicyctlError:
         return "", ""
     return named.decode(errors="replace").strip(), commit
+
+
+def is_committed(path: Path) -> bool:
+    """Whether the checked out commit has a file, as it is named. Raises PolicyctlError if git cannot be asked."""
+    folder = path.absolute().parent.resolve()
+    top = repository_top(folder)
+    if top is None:
+        return False
+    try:
+        return bool(Revision(folder, "HEAD").entries([(folder / path.name).relative_to(top).as_posix()]))
+    except UsageError:  # without a commit
+        return False
