@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import InvalidInput, Problem, UsageError
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.urls import LOCAL, is_shared
+from policyctl.load.urls import LOCAL, is_postgres, is_shared
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest, written_text
@@ -63,6 +63,12 @@ class Environment:
             return None
         until = "" if self.suspend.until is None else f" (until {self.suspend.until})"
         return f"{self.suspend.reason}{until}"
+
+    @property
+    def logs_in(self) -> bool:
+        """Whether its remote may be sent credentials: those of `auth`, or those that libpq finds by itself (in PGPASSWORD, the
+        file of PGPASSFILE, or a service)."""
+        return self.auth is not None or is_postgres(self.remote)
 
     def speaks_for(self, name: str) -> bool:
         """Whether a policy of that name exists only with a file: it is in scope, and removed without one."""

@@ -29,7 +29,7 @@ class Subject(ABC):
     """
 
     name: str
-    logs_in: bool  # whether a remote needs credentials
+    logs_in: bool  # whether a remote may be sent credentials
     rules: str  # the safety settings, as a hash
 
     @abstractmethod
@@ -62,7 +62,7 @@ class _One(Subject):
         self._options, self._config = options, config
         self._environment = config.environment(options.environment)
         self.name, self.rules = self._environment.name, self._environment.rules
-        self.logs_in = self._environment.auth is not None
+        self.logs_in = self._environment.logs_in
 
     def access(self) -> str:
         from policyctl.load.referred import access_now  # with git behind it
@@ -93,7 +93,7 @@ class _Several(Subject):
         self.name, names = chosen.text, chosen.choose(config.labels, config.unlabelled)
         self._access, self.rules = access_and_rules(options.dir, config, names)
         environments = (config.environments[name] for name in names if name in config.environments)
-        self.logs_in = any(one.auth is not None for one in environments)
+        self.logs_in = any(one.logs_in for one in environments)
         self._plans: dict[str, Plan] = {}
 
     def access(self) -> str:
