@@ -42,6 +42,9 @@ class AuditRecord(Protocol):
     def exists(self) -> bool:
         """Whether there is anything to read."""
 
+    def why_untrusted(self) -> str | None:
+        """Why it must decide nothing, or None. Raises PolicyctlError if git has to be asked and cannot be."""
+
 
 class AuditFile:
     """A file of lines of JSON, an `AuditRecord`."""
@@ -81,6 +84,13 @@ class AuditFile:
 
     def exists(self) -> bool:
         return self._path.exists()
+
+    def why_untrusted(self) -> str | None:
+        from policyctl.load.git.checkout import is_committed  # imports subprocess
+
+        if not is_committed(self._path):
+            return None
+        return f"{self.title} is in the checked-out commit, so a branch may have written it; keep it outside the repository"
 
 
 def audit_record(text: str) -> AuditRecord:

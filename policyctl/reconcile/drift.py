@@ -31,7 +31,9 @@ class Evidence:
 
     def __init__(self, directory: Path, config: Config, audit: AuditRecord | None = None, within: int | None = None) -> None:
         """`within` limits how many commits of the repository are looked at. Raises PolicyctlError for an audit record that
-        cannot be read. A directory without history is not an error."""
+        cannot be read, or that the checked-out commit has. A directory without history is not an error."""
+        if audit is not None and (why := audit.why_untrusted()):
+            raise PolicyctlError(why)
         self.audit = audit
         self._entries: list[AuditEntry] = []
         self._read: object = None

@@ -83,6 +83,9 @@ class AuditTable:
     def mark(self) -> None:
         return None
 
+    def why_untrusted(self) -> None:
+        return None
+
     def exists(self) -> bool:
         try:
             self._made = self._made or self._run(_is_made)

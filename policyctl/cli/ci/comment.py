@@ -20,7 +20,6 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.git import repository_top
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.urls import is_git
 from policyctl.plan.approval import NONE, Approvable
@@ -94,18 +93,9 @@ def read_page(page: Path, planfile: Path, directory: str) -> tuple[str, ShownPla
 
 def _raise_if_committed(path: Path) -> None:
     """Raise PolicyctlError for a file in the checked-out commit: a branch could contain any page with any plan."""
-    folder = path.absolute().parent.resolve()
-    top = repository_top(folder)
-    if top is None:
-        return
-    from policyctl.load.git.revision import Revision  # imports subprocess
+    from policyctl.load.git.checkout import is_committed  # imports subprocess
 
-    below = (folder / path.name).relative_to(top).as_posix()
-    try:
-        held = Revision(folder, "HEAD").entries([below])
-    except UsageError:  # without a commit
-        return
-    if held:
+    if is_committed(path):
         raise PolicyctlError(
             f"{path} is in the checked-out commit, so it may not be what plan wrote; "
             "delete it there, and let plan write outside the checkout ($RUNNER_TEMP)"

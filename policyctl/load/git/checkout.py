@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.git.repository import Repository, find_repository
-from policyctl.load.git.revision import commit_of, required_repository
+from policyctl.load.git.revision import commit_of, entries_at, required_repository
 
 _SUBMODULE = "160000"
 _FILES = ("100644", "100755")
@@ -274,6 +274,25 @@ def head(directory: Path) -> Head | None:
         return None
     subject = message.decode(errors="replace").strip().partition("\n")[0]
     return Head(commit, subject.strip()[:_LONGEST_SUBJECT], changed)
+
+
+def is_committed(path: Path) -> bool:
+    """Whether the checked-out commit has a file: then it may hold anything that the author of a branch wrote. So it may where a
+    link leads to such a file. Raises PolicyctlError if git cannot be asked."""
+    named = path.absolute()
+    return any(map(_is_at_head, dict.fromkeys((named.parent.resolve() / named.name, Path(os.path.realpath(named))))))
+
+
+def _is_at_head(file: Path) -> bool:
+    repository = find_repository(file.parent)
+    if repository is None:
+        return False
+    try:
+        commit = commit_of(repository, "HEAD")
+    except UsageError:  # without a commit
+        return False
+    below = file.relative_to(repository.top).as_posix()
+    return next(entries_at(repository, commit, [below]), None) is not None
 
 
 def checked_out(directory: Path) -> tuple[str, ...]:
