@@ -78,6 +78,8 @@ def history(options: Options, names: tuple[str, ...], record: AuditRecord | None
     console = Console(options)
     if record is None:
         raise UsageError(f"which record? name it with --audit or {AUDIT_VARIABLE}; policyctl apply --audit FILE adds to it")
+    if why := record.why_untrusted():
+        console.say(f"warning: {why}")
     bad: list[int] = []
     entries = list(_entries(record, bad, console))
 

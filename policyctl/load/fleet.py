@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.inventory import ReadBeside, Row, read_inventory, typed
 from policyctl.load.kinds import has_template, is_template
-from policyctl.load.urls import is_http, is_postgres, origin, postgres_servers
+from policyctl.load.urls import POSTGRES, is_http, is_postgres, origin, postgres_servers
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path, listed
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
@@ -241,6 +241,7 @@ def render_member(member: Member, allow_origins: tuple[str, ...]) -> Rendered:
             if setting.expression and (path[0] == "vars") is step:
                 value, error = _render_setting(path, setting.value, known)
                 error = error or _leads_astray(path, setting.value, value, allow_origins)
+                error = error or _unsafe_part(path, setting.value, value, known)
                 if error is not None:
                     place = member.origin if member.row else setting.origin
                     wrong.append(Placed(place, Finding(path, "P311", f"{'.'.join(map(str, path))}: {error}")))
@@ -251,21 +252,29 @@ def render_member(member: Member, allow_origins: tuple[str, ...]) -> Rendered:
 
 
 def _render_setting(path: FieldPath, value: Any, known: Mapping[str, Any]) -> tuple[Any, str | None]:
-    """A setting rendered; those other than variables become text. What goes into a path or a login must be harmless there."""
+    """A setting rendered; those other than variables become text."""
     if path[0] == "vars" and not isinstance(value, str):
         from policyctl.load.template import render
 
         found, complaints = render(value, known)
         return found, str(complaints[0][1]) if complaints else None
     found, error = rendered(value, known)
-    if path[0] in ("auth", "ca_file") or (path == ("remote",) and str(found).startswith("sqlite:")):
-        from policyctl.load.template import variables_of
-
-        for name in variables_of(value):
-            if name in known and not _SAFE.fullmatch(str(known[name])):
-                allowed = "only letters, digits, ., _ and - may be, and no . at the beginning"
-                return value, f"{name} is {format_path(known[name])}, but in a path or a login {allowed}; correct it"
     return (found if path[0] == "vars" or error else _as_text(found)), error
+
+
+def _unsafe_part(path: FieldPath, written: Any, value: Any, known: Mapping[str, Any]) -> str | None:
+    """Why a rendered setting may not be used: what a row puts into a path, a login or the URL of a database is not harmless
+    there. A parameter of such a URL could turn off TLS."""
+    if path[0] not in ("auth", "ca_file") and not (path == ("remote",) and str(value).startswith(("sqlite:", POSTGRES))):
+        return None
+    from policyctl.load.template import variables_of
+
+    for name in variables_of(written):
+        if name in known and not _SAFE.fullmatch(str(known[name])):
+            where = "the URL of a database" if is_postgres(str(value)) else "a path or a login"
+            allowed = "only letters, digits, ., _ and - may be, and no . at the beginning"
+            return f"{name} is {format_path(known[name])}, but in {where} {allowed}; correct it"
+    return None
 
 
 def _as_text(value: Any) -> str:

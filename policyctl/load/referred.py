@@ -1,4 +1,5 @@
-"""Files in a repository that settings refer to (`ca_file`, and `file:` in auth), as they were at a branch's base.
+"""Files in a repository that settings refer to (`ca_file`, `file:` in auth, and those that the URL of a PostgreSQL database
+names), as they were at a branch's base.
 
 Such a file decides who receives a login, and which login. So while a branch is reviewed its content is that of the base, a
 change to it is a change of settings, and it is part of the access that a merge approves.
@@ -18,6 +19,7 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, staged
 from policyctl.load.source import MAX_BYTES
+from policyctl.load.urls import postgres_files
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import digest
 
@@ -48,7 +50,7 @@ def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iter
         for key, where in _references(environment):
             was, path = held.get(_folder(base) / where), _folder(now) / where
             if before.get(key) == where and was is not None and not _is_same(then, _folder(base) / where, was, path):
-                shown = where if key == "ca_file" else f"{_FILE}{where}"
+                shown = f"{_FILE}{where}" if key.startswith("auth.") else where if key == "ca_file" else os.path.relpath(where)
                 yield FieldChange(f"environments.{name}.{key}", shown, f"{shown}, whose content this branch changes")
 
 
@@ -112,6 +114,7 @@ def _references(environment: Environment) -> Iterator[tuple[str, str]]:
     """The settings of an environment that refer to files, as keys and paths."""
     if environment.ca_file is not None:
         yield "ca_file", environment.ca_file
+    yield from ((f"remote.{key}", path) for key, path in postgres_files(environment.remote).items())
     for key in _SECRETS if environment.auth is not None else ():
         text = getattr(environment.auth, key) or ""
         if text.startswith(_FILE):

@@ -32,6 +32,7 @@ _POSTGRES_OPTIONS = frozenset(
     "service host hostaddr port dbname user sslmode sslrootcert sslcert sslkey sslcrl channel_binding gssencmode "
     "target_session_attrs load_balance_hosts application_name connect_timeout".split()
 )
+_POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # what whom to trust and the login rest on
 _PASSWORDS = frozenset({"password", "sslpassword", "passfile", "oauth_client_secret"})
 # IBM's CLI treats URLs with these beginnings as the Developer Edition, case-sensitively.
 _LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")
@@ -167,6 +168,12 @@ def postgres_servers(url: str) -> tuple[str, ...]:
     parts = urlsplit(url)
     asked = dict(parse_qsl(parts.query, keep_blank_values=True))
     return (parts.netloc.rpartition("@")[2].lower(), *(asked.get(key, "") for key in ("host", "hostaddr", "port", "service")))
+
+
+def postgres_files(url: str) -> dict[str, str]:
+    """The files that a PostgreSQL URL names, by parameter, as absolute paths: libpq starts from the working directory."""
+    asked = dict(parse_qsl(urlsplit(url).query)) if is_postgres(url) else {}
+    return {key: abspath(asked[key]) for key in _POSTGRES_FILES if asked.get(key, "system") != "system"}
 
 
 def postgres_identity(url: str) -> str:

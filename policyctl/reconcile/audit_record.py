@@ -42,8 +42,8 @@ class AuditRecord(Protocol):
     def exists(self) -> bool:
         """Whether there is anything to read."""
 
-    def raise_if_committed(self) -> None:
-        """Raise PolicyctlError if the checked out commit has it: then whoever may push decides what it has."""
+    def why_untrusted(self) -> str | None:
+        """Why it must decide nothing, or None. Raises PolicyctlError if git has to be asked and cannot be."""
 
 
 class AuditFile:
@@ -85,14 +85,12 @@ class AuditFile:
     def exists(self) -> bool:
         return self._path.exists()
 
-    def raise_if_committed(self) -> None:
+    def why_untrusted(self) -> str | None:
         from policyctl.load.git.checkout import is_committed  # imports subprocess
 
-        if is_committed(self._path):
-            raise PolicyctlError(
-                f"{self.title} is in the checked out commit, so it may not be what policyctl wrote, and does not "
-                "show who moved a policy; keep it outside of the repository"
-            )
+        if not is_committed(self._path):
+            return None
+        return f"{self.title} is in the checked-out commit, so a branch may have written it; keep it outside the repository"
 
 
 def audit_record(text: str) -> AuditRecord:

@@ -41,11 +41,11 @@ class Evidence:
         """`within` limits how many commits of the repository are looked at. With a `base`, what only other commits have does
         not show that the policy was applied: a branch may have brought them for that. Raises PolicyctlError for an audit record
         that cannot be read, or that is in the checked out commit. A directory without history is not an error."""
+        if audit is not None and (why := audit.why_untrusted()):
+            raise PolicyctlError(why)
         self.audit = audit
         self._entries: list[AuditEntry] = []
         self._read: object = None
-        if audit is not None:
-            audit.raise_if_committed()
         if audit is not None and audit.mark() is not None:  # what cannot be read is reported at once
             self._entries_about("")
         self.history: History | None = None

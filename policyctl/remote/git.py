@@ -25,7 +25,7 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.git.revision import Revision
 from policyctl.load.past import files_at
 from policyctl.load.referred import access_at, access_now
-from policyctl.load.urls import GIT
+from policyctl.load.urls import GIT, is_postgres
 from policyctl.plan.change import Desired
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import canonical_text
@@ -167,9 +167,10 @@ class _SameAccess:
 
     def __call__(self, one: Environment, other: Environment) -> bool:
         auth = None if one.auth is None else one.auth.model_dump(exclude_none=True)
-        key = canonical_text([one.ca_file, auth])
+        remote = one.remote if is_postgres(one.remote) else ""  # which names files too
+        key = canonical_text([one.ca_file, auth, remote])
         if key not in self._known:
-            self._known[key] = self._own(replace(one, remote="")) == self._old(replace(other, remote=""))
+            self._known[key] = self._own(replace(one, remote=remote)) == self._old(replace(other, remote=remote))
         return self._known[key]
 
 

@@ -13,7 +13,18 @@ from urllib.parse import unquote
 from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
 from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import Environment
-from policyctl.load.urls import LOCAL, SQLITE, http_url_error, is_git, is_http, is_postgres, origin, postgres_url_error
+from policyctl.load.source import MAX_BYTES
+from policyctl.load.urls import (
+    LOCAL,
+    SQLITE,
+    http_url_error,
+    is_git,
+    is_http,
+    is_postgres,
+    origin,
+    postgres_files,
+    postgres_url_error,
+)
 from policyctl.remote.protocol import Backoff, Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
@@ -58,6 +69,13 @@ class Access:
             raise Refused(f"{path}, which environment {self.environment.name} refers to, {content}; merge that first")
         return read_bounded(path, most) if content is None else bounded(content, most)
 
+    def raise_if_moved(self, url: str) -> None:
+        """Raise Refused for a file of a PostgreSQL URL that a branch changes: libpq reads it from the disk itself."""
+        for path in map(Path, postgres_files(url).values()):
+            if path in self.held and self.read(path, MAX_BYTES) != _on_disk(path):
+                name = self.environment.name
+                raise Refused(f"{path}, which environment {name} refers to, is not what it is at the base; merge that first")
+
     def for_remote(self, url: str, own: str) -> Access:
         """The access to a remote other than the environment's `own`: auth only goes to the same origin.
 
@@ -67,6 +85,13 @@ class Access:
         return self if same else replace(self, auth=None)
 
 
+def _on_disk(path: Path) -> bytes | None:
+    try:
+        return read_bounded(path, MAX_BYTES)
+    except OSError:
+        return None
+
+
 def open_reader(url: str, access: Access = Access()) -> Reader:
     """A remote that can only be read."""
     if is_git(url):
@@ -74,6 +99,7 @@ def open_reader(url: str, access: Access = Access()) -> Reader:
 
         return GitReader(url, access.directory, access.environment)
     if is_postgres(url):
+        access.raise_if_moved(url)
         reader: Reader = _postgres(url).open_postgres_reader(url, models=access.environment.settings.models)
         return reader
     if not is_http(url):

@@ -83,8 +83,8 @@ class AuditTable:
     def mark(self) -> None:
         return None
 
-    def raise_if_committed(self) -> None:
-        """No commit has a table."""
+    def why_untrusted(self) -> None:
+        return None
 
     def exists(self) -> bool:
         try:

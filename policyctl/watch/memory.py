@@ -47,12 +47,19 @@ class StateFolder:
         self._folder = folder
 
     def read(self, name: str) -> bytes | None:
+        path = self._folder / name
         try:
-            return read_bounded(self._folder / name, _MAX_BYTES)
+            content = read_bounded(path, _MAX_BYTES)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise PolicyctlError(f"{self._folder / name} cannot be read: {error.strerror}") from None
+            raise PolicyctlError(f"{path} cannot be read: {error.strerror}") from None
+        from policyctl.load.git.checkout import is_committed  # imports subprocess
+
+        # Reading it as empty would forget what holds back plans until they are approved.
+        if is_committed(path):
+            raise PolicyctlError(f"{path} is in the checked-out commit, so a branch may have written it; remove it from Git")
+        return content
 
     def write(self, name: str, content: bytes) -> None:
         make_state_folder(self._folder)

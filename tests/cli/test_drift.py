@@ -519,7 +519,7 @@ def test_an_audit_record_that_a_commit_brought_shows_nothing(applied: Project, p
     git(applied.folder, "commit", "--quiet", "-m", "x")
     for command in (["drift"], ["apply", "--yes"]):
         ran = policyctl(*command, "--audit", AUDIT)
-        assert (ran.code, "audit.jsonl is in the checked out commit" in ran.err) == (1, True), ran.err
+        assert (ran.code, "audit.jsonl is in the checked-out commit" in ran.err) == (1, True), ran.err
     assert "failed     the audit file audit.jsonl is in" in policyctl("watch", "--once", "--audit", AUDIT).out
     git(applied.folder, "rm", "--quiet", "--cached", str(AUDIT))
     git(applied.folder, "commit", "--quiet", "-m", "x")
@@ -928,3 +928,35 @@ def test_a_removal_is_not_refused_because_the_remote_spells_a_model_otherwise(pr
         for args in (["plan", "--all"], ["plan", "--out", "plan.json"], ["apply", "plan.json", "--yes"]):
             ran = policyctl(*args)
             assert (ran.code, "edited since" in ran.out) == (0, False), args
+
+
+def committed_audit(project: Project, policyctl: Policyctl) -> None:
+    """An edit of the remote that the audit file, which a branch brings, takes for the last write of policyctl."""
+    describe(project, "edited")
+    assert policyctl("apply", "--yes", "--audit", AUDIT).code == 0
+    git(project.folder, "checkout", "--quiet", "--", "policies")
+    commit(project.folder, str(AUDIT))
+
+
+@pytest.mark.parametrize("command", [("drift",), ("apply", "--yes"), ("drift", "--all")], ids=" ".join)
+def test_an_audit_file_that_the_commit_has_decides_nothing(
+    command: tuple[str, ...], applied: Project, policyctl: Policyctl
+) -> None:
+    committed_audit(applied, policyctl)
+    before = live_documents()
+    ran = policyctl(*command, "--audit", AUDIT)
+    assert (ran.code, live_documents()) == (1, before)
+    assert "the audit file audit.jsonl is in the checked-out commit, so a branch may have written it" in ran.err
+
+
+def test_a_link_to_an_audit_file_that_the_commit_has_decides_nothing(applied: Project, policyctl: Policyctl) -> None:
+    committed_audit(applied, policyctl)
+    Path("link.jsonl").symlink_to(AUDIT)
+    assert policyctl("drift", "--audit", "link.jsonl").code == 1
+
+
+def test_history_shows_an_audit_file_that_the_commit_has_with_a_warning(applied: Project, policyctl: Policyctl) -> None:
+    committed_audit(applied, policyctl)
+    ran = policyctl("history", "--audit", AUDIT)
+    assert (ran.code, ran.out.endswith("2 changes.\n")) == (0, True), ran.out
+    assert ran.err.startswith("warning: the audit file audit.jsonl is in the checked-out commit")

@@ -15,6 +15,8 @@ import pytest
 
 from policyctl.reconcile.audit_record import AuditFile
 from policyctl.report import schema_text
+from policyctl.watch.memory import FILE
+from policyctl.watch.notify import FILE as SPOOL_FILE
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
@@ -73,6 +75,35 @@ def test_what_is_merged_is_applied_and_what_is_edited_is_put_back(repository: Pr
     assert begun is not None
     assert done is not None
     assert (begun.origin.command, begun.outcome, done.outcome) == ("watch", "begun", "applied")
+
+
+def test_an_audit_file_that_the_commit_has_heals_nothing(repository: Project, policyctl: Policyctl) -> None:
+    configure(repository, "{heal: always}")
+    commit(repository.folder, "policies")
+    assert policyctl("apply", "--yes", "--audit", "audit.jsonl").code == 0
+    edit("chat", lambda document: document.update(description="edited"), DEV)
+    commit(repository.folder, "audit.jsonl")
+    before = live_documents(DEV)
+    ran = policyctl("watch", "--once", "--audit", "audit.jsonl")
+    assert "failed" in ran.out
+    assert "the audit file audit.jsonl is in the checked-out commit" in ran.out
+    assert live_documents(DEV) == before
+
+
+@pytest.mark.parametrize("name", [FILE, SPOOL_FILE])
+def test_state_that_the_commit_has_is_not_read(
+    name: str, repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOOK", "canary-secret")
+    repository.write("policyctl.yaml", 'notify: [{name: team, url: "https://hooks.example", secret: "env:HOOK"}]\n')
+    folder = repository.folder / ".policyctl"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text("{}\n", "utf-8")
+    commit(repository.folder)
+    ran = policyctl("watch", "--once")
+    assert (ran.code, ran.out) == (1, "")
+    assert f".policyctl/{name} is in the checked-out commit, so a branch may have written it; remove it from Git" in ran.err
+    assert (folder / name).read_text("utf-8") == "{}\n"
 
 
 def test_heal_alone_leaves_what_git_moved(repository: Project, policyctl: Policyctl) -> None:
@@ -226,15 +257,15 @@ def test_what_was_put_back_by_hand_is_not_overwritten_with_another_commit(reposi
     that was not applied yet, but the watch saw the environment in sync since."""
     configure(repository, "{apply: on-merge}")
     repository.policy("chat", "virtual-model/x/a")
-    commit(repository.folder)
+    commit(repository.folder, "policies")
     assert "in_sync" in policyctl("watch", "--once").out
     repository.policy("chat", "virtual-model/x/b")
-    commit(repository.folder)
+    commit(repository.folder, "policies")
     assert "applied: Git moved: virtual-policy/chat" in policyctl("watch", "--once").out
     edit("chat", to("virtual-model/x/a"), DEV)
     assert "drifted" in policyctl("watch", "--once").out
     repository.policy("other")
-    commit(repository.folder)
+    commit(repository.folder, "policies")
     found = policyctl("watch", "--once").out
     assert "Git moved: virtual-policy/other; the remote moved: virtual-policy/chat" in found
     assert "waits for a person: only a part of it may be applied without one" in found
@@ -245,11 +276,11 @@ def test_what_git_moved_is_not_written_by_healing(repository: Project, policyctl
     """What may not be applied is not, because a person edits the same policy on the remote: both sides moved."""
     configure(repository, "{heal: always}")
     repository.policy("chat", "virtual-model/x/a")
-    commit(repository.folder)
+    commit(repository.folder, "policies")
     assert policyctl("apply", "--yes").code == 0
     assert policyctl("watch", "--once").code == 0
     repository.policy("chat", "virtual-model/x/b")
-    commit(repository.folder)
+    commit(repository.folder, "policies")
     assert "pending" in policyctl("watch", "--once").out
     edit("chat", to("virtual-model/x/c"), DEV)
     assert "conflict" in policyctl("watch", "--once").out

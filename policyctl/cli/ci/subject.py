@@ -30,7 +30,7 @@ class Subject(ABC):
     """
 
     name: str
-    logs_in: bool  # whether a remote needs credentials
+    logs_in: bool  # whether a remote may be sent credentials
     rules: str  # the safety settings, as a hash
 
     def __init__(self, options: Options, config: Config) -> None:

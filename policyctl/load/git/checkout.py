@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.git import repository_top
 from policyctl.load.git.repository import Repository, find_repository
-from policyctl.load.git.revision import Revision, commit_of, required_repository
+from policyctl.load.git.revision import commit_of, entries_at, required_repository
 
 _SUBMODULE = "160000"
 _FILES = ("100644", "100755")
@@ -277,6 +276,25 @@ def head(directory: Path) -> Head | None:
     return Head(commit, subject.strip()[:_LONGEST_SUBJECT], changed)
 
 
+def is_committed(path: Path) -> bool:
+    """Whether the checked-out commit has a file: then it may hold anything that the author of a branch wrote. So it may where a
+    link leads to such a file. Raises PolicyctlError if git cannot be asked."""
+    named = path.absolute()
+    return any(map(_is_at_head, dict.fromkeys((named.parent.resolve() / named.name, Path(os.path.realpath(named))))))
+
+
+def _is_at_head(file: Path) -> bool:
+    repository = find_repository(file.parent)
+    if repository is None:
+        return False
+    try:
+        commit = commit_of(repository, "HEAD")
+    except UsageError:  # without a commit
+        return False
+    below = file.relative_to(repository.top).as_posix()
+    return next(entries_at(repository, commit, [below]), None) is not None
+
+
 def checked_out(directory: Path) -> tuple[str, ...]:
     """The checked out commit, then its parents; empty without git, a repository or a commit."""
     try:
@@ -314,15 +332,3 @@ def checked_out_head(directory: Path) -> tuple[str, str]:
     except PolicyctlError:
         return "", ""
     return named.decode(errors="replace").strip(), commit
-
-
-def is_committed(path: Path) -> bool:
-    """Whether the checked out commit has a file, as it is named. Raises PolicyctlError if git cannot be asked."""
-    folder = path.absolute().parent.resolve()
-    top = repository_top(folder)
-    if top is None:
-        return False
-    try:
-        return bool(Revision(folder, "HEAD").entries([(folder / path.name).relative_to(top).as_posix()]))
-    except UsageError:  # without a commit
-        return False
