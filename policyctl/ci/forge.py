@@ -125,6 +125,10 @@ class Forge(Protocol):
         """Replace the text of a comment."""
         ...
 
+    def knows_me(self) -> bool:
+        """Whether the service names the token's user; if not, that is taken for the user of a workflow's own token."""
+        ...
+
     def issues(self) -> list[Comment]:
         """The open issues with our label."""
         ...
@@ -186,6 +190,9 @@ class ForgeClient(ABC):
     @abstractmethod
     def user(self) -> str | None:
         """The name of the token's user; None if not known."""
+
+    def knows_me(self) -> bool:
+        return bool(self._me())
 
     @abstractmethod
     def discussion(self) -> str:

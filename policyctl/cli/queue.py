@@ -66,15 +66,16 @@ def _not_for_workers(options: Options, given: Mapping[str, Any]) -> Iterator[str
         yield "--lock-timeout"
 
 
-def open_queue() -> JobQueue:
-    """The queue that the environment variable names. Raises UsageError without one, and for one with a password in it."""
+def open_queue(*, make: bool = True) -> JobQueue:
+    """The queue that the environment variable names; `make` is as for `JobQueue`. Raises UsageError without one, and for one
+    with a password in it."""
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"the queue needs {' and '.join(missing)}; install it with: pip install 'policyctl[fleet]'")
     from policyctl.reconcile.queue import JobQueue
 
     if (url := database_url(os.environ.get(VARIABLE, ""), VARIABLE)) is None:
         raise UsageError(f"{VARIABLE} must name the database of the queue: postgresql://HOST/DATABASE, or service=NAME")
-    return JobQueue(url)
+    return JobQueue(url, make=make)
 
 
 def queue_runner(

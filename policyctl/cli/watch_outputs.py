@@ -100,6 +100,8 @@ class WatchIssue(IssueKeeper):
             others = [one for one in forge.issues() if begins_with(one.body, what.marker)]
             if what.environments:
                 old, text = others.pop() if others else None, what.text(forge.longest)
+                if old is None and not (os.environ.get("GITHUB_ACTIONS") or forge.knows_me()):
+                    raise RemoteError("the service does not name the user of this token, so no issue would be found again")
                 if old is None or old.body.split() != text.split():  # a service may write line ends in another way
                     forge.issue(what.title, text, old)
             for one in others:  # the answer to an earlier request was lost, or it is not needed any more

@@ -2,9 +2,9 @@
 
 import datetime
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
@@ -196,7 +196,7 @@ def _check_address(text: str) -> str:
 NotifiedState = Literal["in_sync", "pending", "drifted", "conflict", "fighting", "refused", "failed", "suspended"]
 
 
-# For editors, what `_check_receiver` checks.
+# For editors, what `ReceiverFile` checks.
 _OF_FORM: dict[str, Any] = {
     "if": {"properties": {"form": {"const": "issue"}}, "required": ["form"]},
     "then": {"properties": {"url": {"type": "null"}, "secret": {"type": "null"}}},
@@ -238,13 +238,14 @@ class ReceiverFile(FileModel):
         ),
     ] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
 
-
-def _check_receiver(receiver: ReceiverFile) -> ReceiverFile:
-    if receiver.form != "issue" and receiver.url is None:
-        raise PydanticCustomError("receiver", "needs a url with form {form}", {"form": receiver.form})
-    if receiver.form == "issue" and (receiver.url is not None or receiver.secret is not None):
-        raise PydanticCustomError("receiver", "has form issue, so leave out url and secret: the token shows where it is opened")
-    return receiver
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.form != "issue" and self.url is None:
+            raise PydanticCustomError("receiver", "needs a url with form {form}", {"form": self.form})
+        if self.form == "issue" and (self.url is not None or self.secret is not None):
+            why = "has form issue, so leave out url and secret: the token shows where it is opened"
+            raise PydanticCustomError("receiver", why)
+        return self
 
 
 def _check_receivers(receivers: tuple[ReceiverFile, ...]) -> tuple[ReceiverFile, ...]:
@@ -295,7 +296,7 @@ class ConfigFile(SafetyFile):
     ] = None
     notify: Annotated[
         Annotated[
-            tuple[Annotated[Apart[ReceiverFile], AfterValidator(_check_receiver)], ...],
+            tuple[Apart[ReceiverFile], ...],
             Field(strict=False, min_length=1),
             AfterValidator(_check_receivers),
         ]

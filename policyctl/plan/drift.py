@@ -7,10 +7,8 @@ remote, but it cannot see that an old version was put back by hand.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
@@ -18,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from policyctl.plan.audit import AuditEntry
 from policyctl.plan.change import GOOD, Change, normal_of
 from policyctl.plan.diff import FieldChange, fields_between, pair_targets
-from policyctl.policy.document import Document, canonical_text, digest, normal_form
+from policyctl.policy.document import Document, digest, normal_form
 
 Moved = Literal["git", "remote", "both", "unknown"]
 Basis = Literal["audit", "history", "nothing"]
@@ -32,35 +30,6 @@ _EDITED = "no commit has what is live: edited by hand or by another tool, or app
 _FOUND = "not applied since, or put back by hand"
 _SHORT = 12  # digits of a commit
 _COMPARED = 50  # versions to compare with what is live, field by field
-
-
-class SyncedPolicies:
-    """What each policy and model was when an environment was last seen in sync, as one short text: a hash by name."""
-
-    def __init__(self, text: str) -> None:
-        """`text` is one that `text_of` made; any other one has nothing."""
-        try:
-            found = json.loads(text or "{}")
-        except ValueError:
-            found = {}
-        self._found = found if isinstance(found, dict) else {}
-
-    @staticmethod
-    def text_of(contents: Mapping[str, str]) -> str:
-        """The text for the canonical texts of normal forms, by name."""
-        return json.dumps({name: _short(text) for name, text in contents.items()}, separators=(",", ":"))
-
-    def side(self, change: Change) -> Moved:
-        """Who moved since: a policy that it does not name was on neither side."""
-        base = self._found.get(change.name)
-        if base == (None if change.before is None else _short(canonical_text(change.before))):
-            return "git"
-        files = None if change.after is None else _short(canonical_text(normal_of(change.after)))
-        return "remote" if base == files else "both"
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class Past(NamedTuple):

@@ -101,10 +101,12 @@ def read_order(data: Mapping[str, Any]) -> Order:
 class JobQueue:
     """The queue in one database. Raises RemoteError where that cannot be reached, or has another format."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """Unless it is to `make` it, nothing is asked yet, and only `workers` may be used."""
         self.identity = postgres_identity(url)
         self.address = conninfo(url, options=f"-c search_path={SCHEMA}")
-        self._prepare()
+        if make:
+            self._prepare()
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -116,6 +118,12 @@ class JobQueue:
         """How many jobs there are, by status."""
         with self.session() as connection:
             return dict(connection.execute(_COUNTS).fetchall())
+
+    def workers(self) -> int | None:
+        """How many workers are alive; None where no queue was made yet. Nothing is written."""
+        with self.session() as connection:
+            made = _one(connection, _IS_MADE, SCHEMA)
+            return _one(connection, _WORKERS, _ALIVE) if made else None
 
     def withdraw(self, run: str, warn: Callable[[str], None]) -> None:
         """Withdraw what a run handed over before it was interrupted, wait until what a worker has begun is done, and forget

@@ -19,9 +19,9 @@ Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
 class Synced(NamedTuple):
-    """Hashes of the files and of the remote's list when an environment was last seen in sync, what each policy was then (see
-    `policyctl.plan.drift.SyncedPolicies`), and a hash of how the remote was reached; empty if not known. That of the files is
-    forgotten once others were in use."""
+    """Hashes of the files and of the remote's list when an environment was last seen in sync, what each policy was then as
+    text, and a hash of how the remote was reached; empty if not known. That of the files is forgotten once others were in use.
+    """
 
     files: str = ""
     rows: str = ""

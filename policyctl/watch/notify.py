@@ -115,8 +115,8 @@ class Notifier:
             self._save()
             waiting = [one for one in self._ready() if one["receiver"] not in self._busy]
             for name in {one["receiver"] for one in waiting if all_now or one["next_at"] <= now}:
-                self._busy.add(name)
                 threading.Thread(target=self._deliver_to, args=(name,), name=f"notifier of {name}", daemon=True).start()
+                self._busy.add(name)  # until it began, it waits for the lock
             later: list[float] = [one["next_at"] for one in waiting if one["receiver"] not in self._busy]
             later += [self._gathered_at] * bool(self._events)
         return max(0.0, min([60.0, *(at - now for at in later)]))
@@ -249,7 +249,8 @@ class Notifier:
                 if self._end is not None:
                     return
             seconds = GATHER_SECONDS
-            with suppress(PolicyctlError, OSError):  # a disk that is full: what was not kept is noted again after a restart
+            # A disk that is full, or no thread can be started: what was not kept is noted again after a restart.
+            with suppress(PolicyctlError, OSError, RuntimeError):
                 seconds = self.step()
 
     def __enter__(self) -> Notifier:
@@ -264,7 +265,7 @@ class Notifier:
             self._end = end
             self._lock.notify_all()
         self._thread.join(LAST_SECONDS)
-        with suppress(PolicyctlError, OSError):
+        with suppress(PolicyctlError, OSError, RuntimeError):
             self.step()
         self.settle(end - time.monotonic())
         with self._lock:

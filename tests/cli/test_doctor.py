@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from policyctl.cli.doctor import CHECKS
+from policyctl.cli.doctor_checks import CHECKS
+from policyctl.load.urls import postgres_identity as identity
+from policyctl.reconcile.queue import JobQueue
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.postgres import PostgresServer
 from tests.remote.fake_server import Reply, Seen, Silence, certificates, standing_in
 from tests.server.serving import ServedHere, serving_here
 from tests.sqlite_rows import put, row
@@ -272,3 +275,24 @@ def test_a_suspended_environment_is_a_warning(directory: Project, policyctl: Pol
     directory.write("policyctl.yaml", "environments: {dev: {suspend: {reason: a freeze}}}\n")
     status, detail = found(policyctl)["configuration"]
     assert (status, "suspended" in detail, "a freeze" in detail) == ("warning", True, True)
+
+
+def test_the_queue_and_the_audit_record_that_are_named_are_checked(
+    directory: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, database: str, postgres: PostgresServer
+) -> None:
+    assert "queue" not in found(policyctl)
+    name = database.rpartition("/")[2]
+    for variable in ("POLICYCTL_DATABASE", "POLICYCTL_AUDIT"):
+        monkeypatch.setenv(variable, database)
+    before = found(policyctl)
+    assert before["queue"] == ("warning", f"{identity(database)}, which has no queue yet; start policyctl worker")
+    assert before["audit"] == ("ok", f"the audit table in {identity(database)} is made by the first apply")
+    assert postgres.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'policyctl%'", name) == [(0,)]
+    JobQueue(database)
+    assert policyctl("apply", "--yes").code == 0
+    after = found(policyctl)
+    assert after["queue"] == ("warning", f"{identity(database)}, where no worker is at work; start policyctl worker")
+    assert after["audit"] == ("ok", f"the audit table in {identity(database)}")
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    gone = found(policyctl, code=1)
+    assert {gone[one][0] for one in ("queue", "audit")} == {"failed"}

@@ -17,6 +17,7 @@ from policyctl.watch import notify
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.notify import FILE, GATHER_SECONDS, Notifier
 from policyctl.watch.status import State, Transition
+from tests.remote.fake_server import Reply, certificates, standing_in
 from tests.watch.boards import status
 from tests.watch.receivers import Watching, dripping, receiving
 
@@ -39,6 +40,17 @@ def test_what_is_answered_is_delivered_whatever_follows() -> None:
     with dripping(WHOLE) as drip:
         assert post_once(drip.url, BODY, {}, 0.3) == 200
     assert time.monotonic() - began < LONG
+
+
+def test_a_certificate_that_is_not_trusted_is_named_without_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    with standing_in(lambda _: Reply(200), tls=True) as server:
+        with pytest.raises(RemoteError) as raised:
+            post_once(server.url, BODY, {}, 30)
+        assert str(raised.value) == "it cannot be reached: its certificate is not trusted"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificates() / "ca.pem"))
+        assert post_once(server.url, BODY, {"X-One": "1"}, 30) == 200
+    (seen,) = server.seen
+    assert (seen.body, seen.headers["x-one"], seen.headers["content-type"]) == (BODY, "1", "application/json")
 
 
 def test_a_receiver_that_drips_is_broken_and_is_sent_the_same_message_again(

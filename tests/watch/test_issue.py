@@ -42,6 +42,7 @@ def forge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """A service, and the variables that a watch needs for it."""
     with forge_of(request.param) as made:
         assert made.server is not None
+        made.knows_me = True  # a token of a user may ask who that is
         names = {"github": ("GITHUB_API_URL", "GITHUB_TOKEN"), "gitlab": ("CI_API_V4_URL", "GITLAB_TOKEN")}[made.kind]
         for name, value in zip(names, (made.server.url, TOKEN), strict=True):
             monkeypatch.setenv(name, value)
@@ -251,6 +252,23 @@ def test_a_token_without_rights_is_shown_and_stops_no_other_receiver(forge: Forg
         (text,) = opened(forge)
         assert ("`eu`" in text, "`us`" in text) == (True, True)
         assert keeping.notifier.broken() == []
+
+
+def test_with_a_token_whose_user_is_not_known_no_issue_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a GitHub App: the issue would not be found again, and each change would open another one. A workflow's own
+    token may not ask either, and its user is known."""
+    with forge_of("github") as forge:
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.delenv("GITHUB_ACTIONS")
+        keeping = Keeping(tmp_path / "state")
+        keeping.put(eu=State.DRIFTED, us=State.IN_SYNC)
+        keeping.after()
+        assert "does not name the user of this token" in keeping.notifier.broken()[0]
+        assert writes(forge) == 0
+        monkeypatch.setenv("GITHUB_ACTIONS", "true")
+        keeping.after(5)
+        assert len(opened(forge)) == 1
 
 
 @pytest.mark.parametrize("missing", ["TOKEN", "REPOSITORY"])
