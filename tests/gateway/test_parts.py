@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -66,6 +66,29 @@ def test_workers_that_rotate_the_same_records_lose_none(tmp_path: Path) -> None:
     lines = [tuple(json.loads(line)) for file in files for line in file.read_text().splitlines()]
     assert sorted(lines) == [(worker, number) for worker in range(3) for number in range(200)]
     assert len(files) > 2
+
+
+@pytest.mark.parametrize("whose", ["of another user", "of the same user"])
+def test_the_number_of_a_worker_that_ended_may_be_that_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """Its counters stay, and it has nothing in flight."""
+
+    def others(*_: object) -> NoReturn:
+        raise PermissionError
+
+    ended = Metrics(tmp_path)
+    ended.add("requests_total", status="200")
+    ended.add("requests_in_flight")
+    ended.share()
+    file = (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{os.getppid()}.json")
+    if whose == "of another user":
+        monkeypatch.setattr(os, "kill", others)
+    else:
+        os.utime(file, (0, 0))
+    text = Metrics(tmp_path).text()
+    assert 'requests_total{status="200"} 1' in text
+    assert "requests_in_flight 1" not in text
 
 
 class Passing:
