@@ -141,6 +141,25 @@ def test_an_environment_that_is_gone_may_have_been_one_that_is_new(project: Proj
     assert doubts(project, "dev") == []
 
 
+def test_the_name_of_an_environment_that_is_gone_may_be_that_of_another_one_now(project: Project) -> None:
+    configure(project, environments(prod=("https://a.example.com", "one"), stage=("https://b.example.com", "else")))
+    configure(project, environments(stage=("https://a2.example.com", "two")))
+    assert doubts(project) == ["it may have been environment prod of then"]
+
+
+@pytest.mark.parametrize("name", ["prod", "production"])
+def test_of_an_environment_whose_row_cannot_be_used_today_the_variables_are_not_known(project: Project, name: str) -> None:
+    """The others in its inventory can."""
+    templates = "templates: {t: {remote: '{{ url }}'}}\nallow_origins: ['https://*.example.com']\n"
+    fleet = templates + "fleet: [{from: rows.csv, name: '{{ n }}', extends: t, vars: [text]}]\n"
+    project.write("rows.csv", f"n,url,text\nprod,ftp://x,one\nb,{ONE},else\n")
+    configure(project, fleet)
+    project.write("rows.csv", f"n,url,text\n{name},https://two.example.com,two\nb,{ONE},else\n")
+    configure(project, fleet)
+    assert len(doubts(project, name)) == 1
+    assert doubts(project, "b") == []
+
+
 @pytest.mark.parametrize("gone", [{}, {"old": (ONE.replace("/1", "/3"), "x")}])
 def test_an_environment_did_not_exist_if_all_of_then_are_others(project: Project, gone: dict[str, tuple[str, str]]) -> None:
     """They are there now, or were another instance on the same server. Nothing was applied to it from there."""
