@@ -113,6 +113,13 @@ def test_an_environment_is_that_of_its_remote_in_each_spelling(project: Project,
     assert texts(project) == ["two", "one"]
 
 
+@pytest.mark.parametrize("spelling", ["http://127.0.0.1:4300/v1", "http://localhost:4300/", "http://[::1]:4300/v1/"])
+def test_a_local_server_is_one_in_each_spelling(project: Project, spelling: str) -> None:
+    configure(project, environments(prod=("http://localhost:4300", "one")))
+    configure(project, environments(production=(spelling, "two")))
+    assert texts(project) == ["two", "one"]
+
+
 def test_a_file_as_a_remote_is_one_under_each_path(project: Project) -> None:
     configure(project, environments(prod=("sqlite:///../live.db", "one")))
     configure(project, environments(production=(f"sqlite:///{project.folder}/x/%2e%2e/live.db", "two")))
@@ -158,6 +165,12 @@ def test_of_an_environment_whose_row_cannot_be_used_today_the_variables_are_not_
     configure(project, fleet)
     assert len(doubts(project, name)) == 1
     assert doubts(project, "b") == []
+
+
+def test_another_path_of_a_server_may_lead_to_the_same(project: Project) -> None:
+    configure(project, environments(prod=("https://a.example.com/api", "one")))
+    configure(project, environments(production=("https://a.example.com", "two")))
+    assert doubts(project) == ["it may have been environment prod of then"]
 
 
 @pytest.mark.parametrize("gone", [{}, {"old": (ONE.replace("/1", "/3"), "x")}])
