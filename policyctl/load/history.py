@@ -226,7 +226,7 @@ class History:
                 yield PastVersion(commit, None, content, doubt=then.doubt)
             if not then.includes(entry.path):
                 return
-        result = self._result(entry, content, then.environment)
+        result = self._result(entry, content, then.environment, models=now.settings.models)
         mark = entry.id if result is None else id(result)
         if mark in seen:
             return
@@ -245,18 +245,19 @@ class History:
     def _walked(self) -> frozenset[str]:
         return frozenset(step.commit for walk in self._walks for step in walk)
 
-    def _result(self, entry: TreeEntry, content: bytes, environment: Environment) -> FileResult | None:
-        """What a file held; None if it cannot be read at all. A content is rendered once for each set of variables in it."""
+    def _result(self, entry: TreeEntry, content: bytes, environment: Environment, *, models: bool) -> FileResult | None:
+        """What a file held, with virtual models if they are managed now; None if it cannot be read at all. A content is
+        rendered once for each set of variables in it."""
         if entry.kind != "file" or entry.id not in self._contents:
             return None
         used = {}
         if is_templated(content):
             used = {name: value for name, value in environment.vars.items() if name.encode() in content}
-        key = (entry.id, entry.path.rpartition("/")[2], environment.settings.models, written_text(used) if used else "")
+        key = (entry.id, entry.path.rpartition("/")[2], models, written_text(used) if used else "")
         if key not in self._results:
             try:
                 source = source_of(content, entry.path)
-                self._results[key] = read_contents(source, environment.vars, models=environment.settings.models)
+                self._results[key] = read_contents(source, environment.vars, models=models)
             except InvalidInput:
                 self._results[key] = None
         return self._results[key]

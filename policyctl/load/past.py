@@ -161,14 +161,15 @@ class EnvironmentThen(NamedTuple):
 class ConfigThen:
     """The environments of a configuration of then, the paths of its inventories, and what their remotes are.
 
-    `folders` are those that paths in a remote may start from: where the configuration was, and where it is now. `doubt` is why
-    the environments are not known.
+    `broken` are environments that cannot be used today, though the others can. `folders` are those that paths in a remote may
+    start from: where the configuration was, and where it is now. `doubt` is why the environments are not known.
     """
 
     environments: Mapping[str, Environment]
     inventories: frozenset[str] = frozenset()
     folders: tuple[str, ...] = ()
     doubt: str = ""
+    broken: frozenset[str] = frozenset()
 
     @cached_property
     def identities(self) -> dict[str, frozenset[object]]:
@@ -203,7 +204,7 @@ class EnvironmentsThen:
             return ConfigThen({}, doubt="" if never else f"{path} of then is not valid for this policyctl")
         inventories = frozenset(os.path.normpath(one) for one in config.inventories)
         folders = dict.fromkeys((str(self._top / path.rpartition("/")[0]), self._here))
-        return ConfigThen(config.environments, inventories, tuple(folders))
+        return ConfigThen(config.environments, inventories, tuple(folders), broken=frozenset(config.broken))
 
     def find(self, then: ConfigThen, folder: str, now: Environment) -> list[EnvironmentThen]:
         """The environment in a configuration: those of then with the same remote, else the one of the same name.
@@ -220,13 +221,14 @@ class EnvironmentsThen:
         own = self._today.identities.get(now.name, frozenset())
         if same := [one for name, one in then.environments.items() if then.identities[name] & own]:
             return same, ""
-        if named is not None:
-            return [named], ""
-        return [now], then.doubt or self._doubt(then, now)
+        return [named or now], then.doubt or self._doubt(then, now)
 
     def _doubt(self, then: ConfigThen, now: Environment) -> str:
-        """Why an environment may have been one of a configuration that does not have it: one that is gone may have been this
-        one, under another name and another address of its remote. One that is still there was not."""
+        """Why an environment may have been another one of a configuration, or what it was is not known: one that is gone may
+        have been this one, under another name and another address of its remote. One that is still there was not, and neither
+        was one without variables: it could not render a template."""
+        if now.name in then.broken:
+            return f"environment {now.name} of then cannot be used by this policyctl"
         gone = [
             name
             for name, one in then.environments.items()
@@ -235,6 +237,7 @@ class EnvironmentsThen:
             and not then.identities[name] & self._remotes
             and not is_other_instance(one.remote, now.remote)
         ]
+        gone += sorted(then.broken - self._today.environments.keys() - self._config.broken.keys())
         return f"it may have been environment {gone[0]} of then" if gone else ""
 
     @cached_property

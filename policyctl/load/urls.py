@@ -246,11 +246,12 @@ def identities_of(remotes: Mapping[str, str], folder: str) -> dict[str, frozense
 
 
 def is_other_instance(one: str, other: str) -> bool:
-    """Whether two remotes are surely different: two instances on one server. Two servers may be one under two names."""
+    """Whether two remotes are surely different: two instances on one server. Two servers may be one under two names, and two
+    other paths of one server may lead to the same."""
     if not (is_http(one) and is_http(other)):
         return False
-    mine, theirs = (next(_identities("", remote, "", {}), (remote,)) for remote in (one, other))
-    return bool(mine[0] == theirs[0] and mine != theirs)
+    mine, theirs = (next(_identities("", remote, "", {}), (remote, "")) for remote in (one, other))
+    return mine[0] == theirs[0] and mine != theirs and all("/instances/" in path for _, path in (mine, theirs))
 
 
 def remote_identity(url: str, name: str = "") -> str:
@@ -282,7 +283,7 @@ def _identities(name: str, remote: str, folder: str, remotes: Mapping[str, str])
             server = origin(remote)
             host = "localhost" if is_loopback_host(server.host) or server.host == "0.0.0.0" else server.host.removesuffix(".")  # noqa: S104 - compared
             path = "/".join(filter(None, unquote(urlsplit(remote).path).split("/")))
-            yield server._replace(host=host), f"/{path}".removesuffix(API[is_local(remote)])
+            yield server._replace(host=host), f"/{path}".removesuffix(API[is_local(remote)]).removesuffix("/")
 
 
 def _file_identities(path: str) -> Iterator[Any]:

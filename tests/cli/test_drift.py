@@ -571,6 +571,21 @@ def test_managed_models_drift_too(project: Project, policyctl: Policyctl) -> Non
     assert moved(policyctl, "--audit", AUDIT) == {"virtual-model/openai/a": ("remote", "audit")}
 
 
+def test_a_model_file_that_was_not_managed_yet_is_a_version_too(project: Project, policyctl: Policyctl) -> None:
+    """Another tool may have imported it, as a file in Git has it."""
+    model = "spec_version: v1\nkind: model\nname: openai/a\ntags: [{}]\n"
+    project.policy("other", "virtual-model/openai/a")
+    project.write("models/a.yaml", model.format("first"))
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", "manage: [policies]\n")
+    commit(project.folder, "policies")
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    project.write("models/a.yaml", model.format("second"))
+    commit(project.folder, "policies")
+    assert moved(policyctl) == {"virtual-model/openai/a": ("git", "history")}
+
+
 # What happened → whether removing chat is refused.
 REMOVALS: dict[str, tuple[Callable[[Project], None], bool]] = {
     "not touched since": (git_removes, False),

@@ -113,6 +113,13 @@ def test_an_environment_is_that_of_its_remote_in_each_spelling(project: Project,
     assert texts(project) == ["two", "one"]
 
 
+@pytest.mark.parametrize("spelling", ["http://127.0.0.1:4300/v1", "http://localhost:4300/", "http://[::1]:4300/v1/"])
+def test_a_local_server_is_one_in_each_spelling(project: Project, spelling: str) -> None:
+    configure(project, environments(prod=("http://localhost:4300", "one")))
+    configure(project, environments(production=(spelling, "two")))
+    assert texts(project) == ["two", "one"]
+
+
 def test_a_file_as_a_remote_is_one_under_each_path(project: Project) -> None:
     configure(project, environments(prod=("sqlite:///../live.db", "one")))
     configure(project, environments(production=(f"sqlite:///{project.folder}/x/%2e%2e/live.db", "two")))
@@ -139,6 +146,31 @@ def test_an_environment_that_is_gone_may_have_been_one_that_is_new(project: Proj
     assert versions(project, "production")[-1] == (first, "unread")
     assert doubts(project, "production") == ["it may have been environment prod of then"]
     assert doubts(project, "dev") == []
+
+
+def test_the_name_of_an_environment_that_is_gone_may_be_that_of_another_one_now(project: Project) -> None:
+    configure(project, environments(prod=("https://a.example.com", "one"), stage=("https://b.example.com", "else")))
+    configure(project, environments(stage=("https://a2.example.com", "two")))
+    assert doubts(project) == ["it may have been environment prod of then"]
+
+
+@pytest.mark.parametrize("name", ["prod", "production"])
+def test_of_an_environment_whose_row_cannot_be_used_today_the_variables_are_not_known(project: Project, name: str) -> None:
+    """The others in its inventory can."""
+    templates = "templates: {t: {remote: '{{ url }}'}}\nallow_origins: ['https://*.example.com']\n"
+    fleet = templates + "fleet: [{from: rows.csv, name: '{{ n }}', extends: t, vars: [text]}]\n"
+    project.write("rows.csv", f"n,url,text\nprod,ftp://x,one\nb,{ONE},else\n")
+    configure(project, fleet)
+    project.write("rows.csv", f"n,url,text\n{name},https://two.example.com,two\nb,{ONE},else\n")
+    configure(project, fleet)
+    assert len(doubts(project, name)) == 1
+    assert doubts(project, "b") == []
+
+
+def test_another_path_of_a_server_may_lead_to_the_same(project: Project) -> None:
+    configure(project, environments(prod=("https://a.example.com/api", "one")))
+    configure(project, environments(production=("https://a.example.com", "two")))
+    assert doubts(project) == ["it may have been environment prod of then"]
 
 
 @pytest.mark.parametrize("gone", [{}, {"old": (ONE.replace("/1", "/3"), "x")}])
