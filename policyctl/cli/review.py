@@ -194,6 +194,7 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     plan = replace(review.plan, config=merged.digest, settings=merged.decides)
     now = access_now(session.options.dir, session.config)(merged)
     terms = Terms(base.access(session.environment), now, merged.rules)
+    base.note(session.environment.name, review.declared)
     changed = base.settings(session.config, session.environment.name) if settings else ()
     return replace(
         review, plan=plan, branch=replace(review.branch, settings=changed, terms=terms), notes=(*review.notes, *notes)

@@ -18,12 +18,15 @@ _SAME = {"chat_vision": "chat"}  # takes the same requests
 class DeclaredModels:
     """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known.
 
-    `before` is what was declared when the policies were what they are live, where that is known.
+    `addresses` have no effect on what is computed: they are where the gateway sends the requests to each model, and with which
+    key, as texts by name and setting. `before` is what was declared when the policies were what they are live, where that is
+    known.
     """
 
     timeouts: Mapping[str, float] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
     before: DeclaredModels | None = None
+    addresses: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def then(self) -> DeclaredModels:
@@ -32,7 +35,7 @@ class DeclaredModels:
 
     @property
     def facts(self) -> list[Mapping[str, float | str]]:
-        """All of it as plain values, which are equal where nothing differs for any policy."""
+        """All that has an effect, as plain values, which are equal where nothing differs for any policy."""
         return [self.timeouts, self.types, self.then.timeouts, self.then.types]
 
     def requests(self, model: str) -> str | None:
@@ -43,7 +46,8 @@ class DeclaredModels:
     def __or__(self, other: DeclaredModels) -> DeclaredModels:
         """Both; where the other one declares something, it wins."""
         before = None if self.before is None else self.before | other
-        return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before)
+        addresses = {**self.addresses, **other.addresses}
+        return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before, addresses)
 
 
 NOTHING = DeclaredModels()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
+from policyctl.effect.context import DeclaredModels
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
@@ -18,14 +20,15 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
-from policyctl.load.urls import LOCAL
+from policyctl.load.urls import LOCAL, is_http, origin
 from policyctl.plan.approval import of_several
 from policyctl.plan.diff import FieldChange
-from policyctl.policy.document import canonical_text
+from policyctl.policy.document import canonical_text, digest
+from policyctl.policy.findings import HIDDEN
 
 _MOST_CHANGES = 500  # commits to examine for how a remote was reached
 _TEMPLATES = "templates."  # begins the origin of a setting
-_LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of what decides where credentials go
+_LEADING = frozenset(("remote", "auth", "ca_file", "gateway", "notify"))  # keys of what decides where credentials go
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,12 @@ class BaseConfig:
     then: Revision
     held: Held
     left: BaseConfig | None = None
+    _addresses: dict[str, DeclaredModels] = field(default_factory=dict, compare=False, repr=False)
+
+    def note(self, environment: str, declared: DeclaredModels) -> None:
+        """Keep what the files of an environment declare about models, now and before. `settings` shows what changes in where
+        the gateway sends requests."""
+        self._addresses[environment] = declared
 
     def choose(self, name: str | None, now: Config) -> Environment:
         """The branch's environment of that name. Without a name: the base's default if the branch has it, else its own."""
@@ -69,17 +78,56 @@ class BaseConfig:
         """What the branch changes in the settings, by path in policyctl.yaml, and which files that they refer to it changes.
 
         First what applies to this environment, beginning with where credentials go; then the other environments, one by one.
-        What a template changes in several environments is one line.
+        What a template changes in several environments is one line. Last come the models of the environments that were noted.
         """
 
         left = self.left or self
-        before, after = left.config.written, now.written
+        before, after = ({**one.written, **dict(_addressed(one))} for one in (left.config, now))
         paths = [*before, *(path for path in after if path not in before)]
         fields = [
             FieldChange(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))
         ]
         fields += changed_since(left.then, left.config, left.held, now)
-        return tuple(_once_a_template(sorted(fields, key=partial(_rank, environment)), left.config, now))
+        own = _once_a_template(sorted(fields, key=partial(_rank, environment)), left.config, now)
+        return (*own, *_moved_addresses({name: self._addresses[name] for name in now.environments if name in self._addresses}))
+
+
+_UNKNOWN = FieldChange("models", None, "where the gateway sends requests may change: the files of the base cannot be read")
+_NAMED = 3  # environments in a row
+
+
+def _moved_addresses(noted: Mapping[str, DeclaredModels]) -> Iterator[FieldChange]:
+    """What changes in where the gateway sends requests to models. What is the same in several environments is one row, which
+    names them unless it is for all."""
+    found: dict[FieldChange, list[str]] = {}
+    for environment, declared in noted.items():
+        now, then = declared.addresses, declared.before
+        if then is None:
+            rows = [_UNKNOWN] if now else []
+        else:
+            both = [(*key, then.addresses.get(key), now.get(key)) for key in sorted(now.keys() | then.addresses.keys())]
+            rows = [FieldChange(f"models.{model}.{key}", was, becomes) for model, key, was, becomes in both if was != becomes]
+        for row in rows:
+            found.setdefault(row, []).append(environment)
+    for row, names in found.items():
+        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+        yield row if len(names) == len(noted) else row._replace(path=f"{row.path} in {', '.join(names[:_NAMED])}{more}")
+
+
+def _addressed(config: Config) -> Iterator[tuple[str, Any]]:
+    """Where keys of the gateway and notifications go, by path in policyctl.yaml."""
+    for name, connection in config.connections.items():
+        yield from ((f"gateway.connections.{name}.{key}", item) for key, item in connection._asdict().items())
+    for one in config.receivers:
+        shown = one._asdict() | {"url": _shown_address(one.url), "states": list(one.states)}
+        yield from ((f"notify.{one.name}.{key}", item) for key, item in shown.items() if key != "name")
+
+
+def _shown_address(url: str) -> str:
+    """A reference as it is; of an address its server and a hash of the rest, since a path may be as good as a password."""
+    if not is_http(url) or urlsplit(url).path in ("", "/"):
+        return url
+    return f"{origin(url)}/{HIDDEN} ({digest(url)[:19]})"
 
 
 def _rank(environment: str, field: FieldChange) -> tuple[bool, str, bool]:
@@ -94,10 +142,10 @@ def _once_a_template(fields: Sequence[FieldChange], then: Config, now: Config) -
     Environments that are new, or that the branch gives other templates, are named: their template may not have changed at all.
     """
     found: dict[tuple[_Place, bool, str], list[tuple[str, FieldChange]]] = {}
-    for field in fields:
-        name, place = _place_of(field.path, now) or _place_of(field.path, then) or ("", _Place(field.path))
+    for one in fields:
+        name, place = _place_of(one.path, now) or _place_of(one.path, then) or ("", _Place(one.path))
         moved = _templates_of(name, now) != _templates_of(name, then)
-        found.setdefault((place, moved, canonical_text([field.before, field.after])), []).append((name, field))
+        found.setdefault((place, moved, canonical_text([one.before, one.after])), []).append((name, one))
     for (place, moved, _), same in found.items():
         names, path = ", ".join(name for name, _ in same), f"templates.{place.template}.{place.setting}"
         path = f"{place.setting} of {names}" if moved else f"{path} ({len(same):,} environments)"

@@ -19,10 +19,10 @@ from policyctl.load.source import Source
 from policyctl.plan.uses import FileConsumer, consumers_in
 from policyctl.policy.document import Policy, is_server_key, policy_from_file, references, without_nulls
 from policyctl.policy.findings import Finding
-from policyctl.policy.names import bare_name, canonical_model, canonical_name
+from policyctl.policy.names import bare_name, canonical_model, canonical_name, short_model
 from policyctl.policy.schema import PolicyBody, PolicyFile
 from policyctl.policy.validation_errors import findings_of, too_big
-from policyctl.policy.virtual_model import VirtualModel
+from policyctl.policy.virtual_model import VirtualModel, addresses_in
 
 # What a model's file says besides that the model exists, and of which type.
 _SETTINGS = ("provider_config", "config", "app_id", "connection", "connection_id", "tags")
@@ -58,8 +58,8 @@ class FileResult:
     `models` are the virtual models that are declared, and `virtual_models` those that are to be reconciled. `consumers` are
     what uses policies or models among the skipped documents.
     `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
-    `types` are those of the virtual models, by canonical name. `tests` is whether a document of scenario tests is
-    among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
+    `types` are those of the virtual models, by canonical name, `addresses` as in `DeclaredModels`. `tests` is whether a
+    document of scenario tests is among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
     """
 
     policies: list[Policy] = field(default_factory=list)
@@ -68,6 +68,7 @@ class FileResult:
     virtual_models: list[VirtualModel] = field(default_factory=list)
     timeouts: dict[str, float] = field(default_factory=dict)
     types: dict[str, str] = field(default_factory=dict)
+    addresses: dict[tuple[str, str], str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
     consumers: list[ConsumerDocument] = field(default_factory=list)
@@ -79,6 +80,13 @@ class FileResult:
         if names := references(policy.document):
             self.references[policy.name] = names
 
+    def add_addresses(self, addresses: Mapping[tuple[str, str], str]) -> None:
+        """Add those of a model; where a model is declared twice, both are kept."""
+        for key, text in addresses.items():
+            known = self.addresses.setdefault(key, text)
+            if text != known:
+                self.addresses[key] = f"{known}, {text}"
+
     def add(self, other: FileResult) -> None:
         self.policies += other.policies
         self.problems += other.problems
@@ -89,6 +97,7 @@ class FileResult:
             self.virtual_models += other.virtual_models
             self.timeouts |= other.timeouts
             self.types |= other.types
+            self.add_addresses(other.addresses)
         if other.skipped:
             self.skipped += other.skipped
             self.consumers += other.consumers
@@ -123,7 +132,7 @@ def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool 
                 if data is not None:
                     contents.add_policy(policy_from_file(data, source.file, index))
             case Kind.MODEL:
-                found = _read_model(source, index, document.data, contents)
+                found = _read_model(source, index, document.data, templates, contents)
                 if models and not found:
                     found = _read_virtual_model(source, index, document, templates, contents)
             case complaint:
@@ -135,7 +144,9 @@ def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool 
     return contents
 
 
-def _read_model(source: Source, index: int, data: dict[str, Any], contents: FileResult) -> list[Finding]:
+def _read_model(
+    source: Source, index: int, data: dict[str, Any], variables: Mapping[str, Any] | None, contents: FileResult
+) -> list[Finding]:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         return [Finding((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
@@ -147,7 +158,15 @@ def _read_model(source: Source, index: int, data: dict[str, Any], contents: File
     model_type = data.get("model_type")
     if model_type is None or (isinstance(model_type, str) and not is_template(model_type)):
         contents.types[canonical_model(name)] = model_type or USUAL_TYPE
+    contents.add_addresses(_addresses(data, variables))
     return []
+
+
+def _addresses(data: dict[str, Any], variables: Mapping[str, Any] | None) -> dict[tuple[str, str], str]:
+    """Where the gateway sends requests to a model, by the model's short name and the setting."""
+    if variables is not None and has_template(data):
+        data, _ = render_document(data, variables)
+    return {(short_model(str(data["name"])), key): text for key, text in addresses_in(data).items()}
 
 
 def _read_virtual_model(
@@ -240,7 +259,9 @@ def read_leniently(source: Source, environment: Environment) -> LenientPolicies:
     if not policies:
         none = Problem(Mark(source.file), "P016", "contains no policy; name a file that does")
         raise InvalidInput(problems or [none])
-    return LenientPolicies(policies, errors_in(problems), DeclaredModels(contents.timeouts, contents.types))
+    return LenientPolicies(
+        policies, errors_in(problems), DeclaredModels(contents.timeouts, contents.types, addresses=contents.addresses)
+    )
 
 
 def _lenient(source: Source, index: int, data: dict[str, Any], environment: Environment) -> Policy:

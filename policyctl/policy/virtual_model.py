@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from policyctl.policy.document import Document, canonical_text, is_server_key, plain_value, without_nulls
+from policyctl.policy.document import Document, canonical_text, digest, is_server_key, plain_value, without_nulls
 from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.model_settings import (
     HALVES,
@@ -95,6 +95,23 @@ def model_from_file(data: Document, file: str, index: int = 0) -> VirtualModel:
     if connection := data.get("app_id", data.get("connection")):
         document["app_id"] = connection
     return VirtualModel(name, document, file, index, key)
+
+
+def addresses_in(data: Document) -> dict[str, str]:
+    """Where the gateway sends requests to a model, and with which key: `custom_host`, the `app_id` of its connection, and the
+    reference `api_key`, to show. `data` is a file's, valid or not."""
+    settings = data.get("provider_config")
+    settings = with_snake_case(settings) if isinstance(settings, dict) else {}
+    key, host = settings.get("api_key"), settings.get("custom_host")
+    connection = data.get("app_id", data.get("connection"))
+    found = {"custom_host": host, "app_id": connection, "api_key": key if is_reference(key) else None}
+    return {setting: _to_show(item) for setting, item in found.items() if item and isinstance(item, str)}
+
+
+def _to_show(item: str) -> str:
+    """An address without secrets. A hash of it shows that it changed where these are hidden."""
+    shown = str(without_secrets(item))
+    return shown if shown == item else f"{shown} ({digest(item)[:19]})"
 
 
 def normal_form(document: Document) -> Document:

@@ -196,6 +196,7 @@ class _Contents:
             sorted((one.name, canonical_text(one.document)) for one in loaded.desired),
             sorted(loaded.models),
             canonical_text([dict(loaded.declared.timeouts), dict(loaded.declared.types)]),
+            sorted(loaded.declared.addresses.items()),
             sorted(repr(one.consumer) for one in loaded.consumers),
             sorted((self._files.relative(file), self._hash(file)) for file in loaded.tested),
             sorted(problem.message for problem in loaded.problems),

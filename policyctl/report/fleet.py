@@ -20,7 +20,7 @@ from policyctl.report.format import Style, columns, count, escape, json_text, pa
 from policyctl.report.markdown import code, prose, row
 from policyctl.report.plan_json import output_lines, plan_data
 from policyctl.report.plan_text import field_lines, plan_text
-from policyctl.report.plan_view import SETTINGS_TITLE, used_by
+from policyctl.report.plan_view import settings_title, used_by
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
@@ -85,7 +85,7 @@ def fleet_text(fleet: FleetResult, style: Style, *, verbose: bool = False, plans
 
 def _settings_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
     if fleet.settings:
-        yield style.paint(SETTINGS_TITLE, "yellow")
+        yield style.paint(settings_title(fleet.settings), "yellow")
         yield from field_lines(fleet.settings, whole=True)
 
 

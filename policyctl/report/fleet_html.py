@@ -31,7 +31,7 @@ from policyctl.report.fleet_view import (
 from policyctl.report.format import count
 from policyctl.report.plan_html import Notice, Shown, field_shown, filled, kinds_shown, shown_item
 from policyctl.report.plan_items import Item
-from policyctl.report.plan_view import SETTINGS_TITLE, basis_of
+from policyctl.report.plan_view import basis_of, settings_title
 
 # They bound the size of a page: 2,000 environments with as many different plans are some 4 MB.
 _PICTURES = 60  # changes that are drawn
@@ -63,7 +63,7 @@ def fleet_html(view: FleetView) -> str:
         title=f"Plans for {count(len(fleet.results), 'environment')}",
         summary=f"{count(fleet.changes, 'change')}, {fleet.count('failed'):,} failed",
         settings=[field_shown(field) for field in fleet.settings],
-        settings_title=SETTINGS_TITLE,
+        settings_title=settings_title(fleet.settings),
         tiles=list(_tiles(fleet, changes)),
         none_approved=why_none_approved(fleet),
         notices=list(_notices(fleet, kinds))[:_NOTICES],

@@ -21,7 +21,6 @@ from policyctl.report.plan_items import END, Item, effect, graphs, items_of, ope
 from policyctl.report.plan_view import (
     NOT_COMPARED,
     OVERRIDES_TITLE,
-    SETTINGS_TITLE,
     TESTS_TITLE,
     WARNINGS_TITLE,
     PlanView,
@@ -33,6 +32,7 @@ from policyctl.report.plan_view import (
     notes_of,
     override_text,
     rest_text,
+    settings_title,
     why_blocked,
 )
 
@@ -130,7 +130,7 @@ def settings_rows(settings: Sequence[FieldChange], room: Room) -> tuple[str, int
     taken = list(filter(None, room.take(fitting)))
     unseen = len(rows) - len(taken)
     more = f"> - and {unseen:,} more, not shown\n" if unseen else ""
-    return f"> [!IMPORTANT]\n> {SETTINGS_TITLE}\n>\n{''.join(taken)}{more}\n", unseen
+    return f"> [!IMPORTANT]\n> {settings_title(settings)}\n>\n{''.join(taken)}{more}\n", unseen
 
 
 def _setting(field: FieldChange) -> list[str]:

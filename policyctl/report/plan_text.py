@@ -17,7 +17,6 @@ from policyctl.report.plan_view import (
     NOT_COMPARED,
     OVERRIDES_TITLE,
     RESTORED,
-    SETTINGS_TITLE,
     TESTS_TITLE,
     UNBOUND,
     all_compared,
@@ -30,6 +29,7 @@ from policyctl.report.plan_view import (
     notes_of,
     override_text,
     rest_text,
+    settings_title,
     target_path,
     used_by,
     why_blocked,
@@ -179,7 +179,7 @@ def _listed_lines(title: str, lines: Iterable[str], style: Style, look: str) -> 
 def _settings_lines(review: Review, style: Style) -> Iterator[str]:
     """The safety settings that the branch changes, never shortened: they decide what is contacted and what may change."""
     if review.branch.settings:
-        yield style.paint(SETTINGS_TITLE, "bold", "yellow")
+        yield style.paint(settings_title(review.branch.settings), "bold", "yellow")
         yield from field_lines(review.branch.settings, whole=True)
 
 

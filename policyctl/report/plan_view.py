@@ -9,6 +9,7 @@ from policyctl.effect.gateway import ASSUMED
 from policyctl.errors import NotKnown
 from policyctl.plan.change import Action, Change
 from policyctl.plan.consumers import phrase
+from policyctl.plan.diff import FieldChange
 from policyctl.plan.plan import BlockedChange, Plan
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
@@ -28,7 +29,11 @@ OVERRIDES_TITLE = "Overridden for this plan, and approved with it:"
 RESTORED = "restoration: back to the policy as it was reviewed"
 TESTS_TITLE = "Scenario tests fail:"
 WARNINGS_TITLE = "Warnings about the changed policies:"
-SETTINGS_TITLE = "Safety settings change in policyctl.yaml; the old ones apply until the merge:"
+_SETTINGS_TITLE = "Safety settings change in policyctl.yaml; the old ones apply until the merge:"
+_ADDRESSES_TITLE = (
+    "Where the gateway sends requests, or its keys, change in files of models; the old ones apply until the merge:"
+)
+_BOTH_TITLE = "Safety settings, and where the gateway sends requests, change; the old ones apply until the merge:"
 
 
 class Provenance(NamedTuple):
@@ -93,6 +98,12 @@ NOT_COMPARED = "Nothing to apply, but not everything could be compared"
 def all_compared(review: Review) -> bool:
     """Whether the plan covers everything that the files manage: nothing was unreadable, blocked or refused."""
     return review.plan.counts.whole and not (review.plan.blocked or review.refusals or review.offline)
+
+
+def settings_title(settings: Sequence[FieldChange]) -> str:
+    """What comes above the settings that a branch changes; those of models are for the gateway."""
+    kinds = {one.path.partition(".")[0] == "models" for one in settings}
+    return _BOTH_TITLE if len(kinds) > 1 else _ADDRESSES_TITLE if True in kinds else _SETTINGS_TITLE
 
 
 def manages_all(review: Review) -> bool:
