@@ -59,6 +59,7 @@ assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
 """
 
 
+@pytest.mark.slow
 def test_workers_that_rotate_the_same_records_lose_none(tmp_path: Path) -> None:
     """Also workers that begin with the same open file."""
     subprocess.run([sys.executable, "-c", WORKERS], cwd=tmp_path, check=True, timeout=60)
