@@ -34,6 +34,7 @@ TASK = "policyctl.environment"
 _MAKING = 0x706C6379_0003  # advisory lock
 _POLL = 0.2  # seconds between two looks for results
 _LONELY = 5.0  # seconds without a worker before that is reported
+_AWAITED = 60.0  # seconds since a run was last known to wait for which its jobs are done
 _ALIVE = 30.0  # seconds since its last heartbeat for which a worker counts as alive
 # What each format adds to the one before; with the first one the engine makes its own tables. Each leaves what the release
 # before needs: workers are replaced one by one.
@@ -46,7 +47,11 @@ _STEPS: tuple[LiteralString, ...] = (
         at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (run, environment)
     );
     """,
-    PACES + STATES,
+    PACES
+    + STATES
+    + """
+    CREATE TABLE policyctl_run (run text COLLATE "C" PRIMARY KEY, at timestamptz NOT NULL);
+    """,
 )
 FORMAT = len(_STEPS)
 # Not to_regclass: that is answered from a cache, which misses tables made while this connection waited for a lock.
@@ -58,7 +63,13 @@ _UNDONE = "SELECT id, status::text FROM procrastinate_jobs WHERE queueing_lock L
 _WORKERS = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %s)"
 _BEGUN = "SELECT id FROM procrastinate_jobs WHERE id = ANY(%s) AND attempts > 0"
 _COUNTS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
-_FORGET = "DELETE FROM policyctl_result WHERE at < now() - interval '7 days'"
+_FORGET: tuple[LiteralString, ...] = (
+    "DELETE FROM policyctl_result WHERE at < now() - interval '7 days'",
+    "DELETE FROM policyctl_run WHERE at < now() - interval '7 days'",
+)
+# A run whose process is gone has nothing applied any more: nothing shows what became of it.
+_WAITS = "INSERT INTO policyctl_run (run, at) VALUES (%s, now()) ON CONFLICT (run) DO UPDATE SET at = now()"
+_IS_AWAITED = "SELECT EXISTS (SELECT FROM policyctl_run WHERE run = %s AND at > now() - make_interval(secs => %s))"
 
 
 STOPPED_HALFWAY = (
@@ -118,6 +129,12 @@ class JobQueue:
         """How many jobs there are, by status."""
         with self.session() as connection:
             return dict(connection.execute(_COUNTS).fetchall())
+
+    def raise_if_over(self, run: str) -> None:
+        """Raise PolicyctlError unless a run still waits for its results."""
+        with self.session() as connection:
+            if not _one(connection, _IS_AWAITED, run, _AWAITED):
+                raise PolicyctlError("its run ended and did not withdraw it, so nothing is done; start or resume the run")
 
     def workers(self) -> int | None:
         """How many workers are alive; None where no queue was made yet. Nothing is written."""
@@ -220,6 +237,7 @@ class QueueRunner:
     def submit(self, names: Sequence[str]) -> None:
         """Hand over environments."""
         with self._queue.session() as connection, self._queue.engine() as app:
+            connection.execute(_WAITS, (self._order.run,))
             for name in names:
                 mark = f"{self._order.run} {name}"
                 task = app.configure_task(TASK, queue=QUEUE, lock=self._identity_of(name), queueing_lock=mark)
@@ -227,29 +245,44 @@ class QueueRunner:
             self._left = dict(self._jobs)
             # Without it, the planner goes on to believe that there are few jobs, and sorts all of them for each one.
             connection.execute("ANALYZE procrastinate_jobs")
-            connection.execute(_FORGET)
+            for statement in _FORGET:
+                connection.execute(statement)
 
     def _order_for(self, name: str) -> Order:
         shown = self._order.shown
         return self._order if shown is None else self._order._replace(shown={name: shown[name]} if name in shown else {})
 
     def work(self, _: Task) -> Iterator[EnvironmentResult]:
-        """Wait for the workers, and yield each result once. After a stop, jobs that no worker has begun are withdrawn."""
-        with self._queue.session() as connection:
-            heard = time.monotonic()
-            while self._left:
-                found = self._withdrawn() if self._stopped() else []
-                found += self._new(connection)
-                if not found and time.monotonic() - heard > _LONELY:
-                    heard = time.monotonic()
-                    found = self._lost(connection)
-                    self._report_no_worker(connection)
-                for result in found:
-                    heard = time.monotonic()
-                    if self._left.pop(result.name, None) is not None:
+        """Wait for the workers, and yield each result once. After a stop, jobs that no worker has begun are withdrawn. Raises
+        RemoteError when the database is away for longer than the jobs wait for this run."""
+        last = time.monotonic()
+        while self._left:
+            try:
+                with self._queue.session() as connection:
+                    for result in self._results(connection):
+                        last = time.monotonic()
                         yield result
-                if not found:
-                    time.sleep(_POLL)
+            except RemoteError as error:
+                if time.monotonic() - last > _AWAITED:
+                    raise RemoteError(f"{error}; what no worker has begun is not done any more") from None
+                time.sleep(_POLL)
+
+    def _results(self, connection: Connection) -> Iterator[EnvironmentResult]:
+        """The results as they come."""
+        heard = time.monotonic()
+        while self._left:
+            found = self._withdrawn() if self._stopped() else []
+            found += self._new(connection)
+            if not found and time.monotonic() - heard > _LONELY:
+                heard = time.monotonic()
+                connection.execute(_WAITS, (self._order.run,))
+                found = self._lost(connection)
+                self._report_no_worker(connection)
+            for result in found:
+                if self._left.pop(result.name, None) is not None:
+                    yield result
+            if not found:
+                time.sleep(_POLL)
 
     def _new(self, connection: Connection) -> list[EnvironmentResult]:
         """The results since the last time. Each is deleted as it is read: a number or a time would not do, since a later one

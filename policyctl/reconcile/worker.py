@@ -95,6 +95,7 @@ class Worker:
     def _do(self, name: str, data: Mapping[str, Any], *, again: bool) -> None:
         try:
             order = read_order(data)
+            self._queue.raise_if_over(order.run)
             (result, idle), run = self._handle(name, order), order.run
             if again and result.code == StalePlan.exit_code:
                 result = replace(result, code=Incomplete.exit_code, reason=STOPPED_HALFWAY)
