@@ -203,9 +203,11 @@ class Lifespan:
 class Changing(Passing):
     """A source that changes while it is read the first time."""
 
+    signatures = 0
+
     def signature(self) -> object:
-        self.looks += 1
-        return min(self.looks, 2)
+        self.signatures += 1
+        return min(self.signatures, 2)
 
 
 STARTS = {"at once": (3600.0, "virtual-policy/first"), "later": (0.0, "virtual-policy/new")}
