@@ -78,17 +78,20 @@ async def _share(app: GatewayApp) -> None:
 async def _follow(app: GatewayApp, source: Followed, seen: object, due: float, is_current: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(due - time.monotonic())
-        apart = _Apart()
+        apart, settled = _Apart(), True
         try:
             now = await apart(source.signature)
             if now is None or now != seen or "policies" in app.refusals:  # what was refused may have been a passing fault
                 seen = await _take(app, source, apart, now)
+                settled = seen == now
         except PolicyctlError as error:
             _refuse(app, "policies", error)
         except Exception as error:  # noqa: BLE001 - whatever a source raises, the requests go on
             _refuse(app, "policies", PolicyctlError(f"{type(error).__name__} while reading the policies"))
-        is_current.set()
-        due = time.monotonic() + max(source.every, apart.worked / _PART)
+        if settled:
+            is_current.set()
+        # Without a pause while it runs what the gateway began with: what changes all the time could take minutes to settle.
+        due = time.monotonic() + max(source.every, apart.worked / _PART if is_current.is_set() else 0)
 
 
 async def _follow_keys(app: GatewayApp, source: Followed) -> None:

@@ -224,17 +224,28 @@ class Lifespan:
             self.over.set()
 
 
+class Changing(Passing):
+    """A source that changes while it is read the first time."""
+
+    signatures = 0
+
+    def signature(self) -> object:
+        self.signatures += 1
+        return min(self.signatures, 2)
+
+
 STARTS = {"at once": (3600.0, "virtual-policy/first"), "later": (0.0, "virtual-policy/new")}
 
 
+@pytest.mark.parametrize("kind", [Passing, Changing])
 @pytest.mark.parametrize("start", STARTS)
-def test_a_worker_that_is_started_later_looks_before_its_first_request(start: str) -> None:
+def test_a_worker_that_is_started_later_looks_before_its_first_request(start: str, kind: type[Passing]) -> None:
     """Otherwise it would run old policies, and take keys that were withdrawn, until its first look."""
-    source, first = Passing(), RouteTable(PolicySnapshot({"virtual-policy/first": {"name": "first", "policy": {}}}))
+    source, first = kind(), RouteTable(PolicySnapshot({"virtual-policy/first": {"name": "first", "policy": {}}}))
     source.loads = 1  # the next one succeeds
     source.every, policies = STARTS[start]
     follow = following(source, "old")
-    source.every = 3600.0
+    source.every = 3600.0 if kind is Passing else 0.01
 
     async def until_started() -> list[str]:
         server = Lifespan(GatewayApp(first, HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))), follow=follow))
