@@ -38,7 +38,10 @@ SLOW = (
     "cli/test_canaries.py",
     "cli/test_kill.py",
     "cli/test_progress.py",
+    "cli/test_several_in_one_comment.py",
     "cli/test_what_was_merged.py",
+    "gateway/test_clients.py",
+    "remote/test_postgres.py",
     "server/test_limits.py",
     "server/test_openapi_fuzz.py",
     "server/test_replicas.py",
@@ -85,13 +88,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collecting makes thousands of tests and no garbage. The garbage collector need not visit them meanwhile, nor later."""
+    """Collecting makes thousands of tests and no garbage. The garbage collector need not visit them meanwhile, nor later.
+
+    Most of what a test leaves behind goes without it, so it then visits the rest more rarely than usual."""
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
         gc.enable()
+        gc.set_threshold(20_000, 50, 50)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks

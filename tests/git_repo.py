@@ -11,6 +11,10 @@ SURROUNDINGS = {
     **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
+    # After each commit git would start two more processes, to see whether there is something to tidy up.
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "maintenance.auto",
+    "GIT_CONFIG_VALUE_0": "false",
     "GIT_AUTHOR_NAME": "test",
     "GIT_AUTHOR_EMAIL": "test@example.invalid",
     "GIT_COMMITTER_NAME": "test",
@@ -26,7 +30,8 @@ def git(folder: Path, *args: str) -> str:
 
 def commit(folder: Path, below: str = ".") -> str:
     """Commit everything `below` a folder, which becomes a repository if it is none; the commit's id."""
-    git(folder, "init", "--quiet", "--initial-branch=main")
+    if not (folder / ".git").exists():
+        git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "add", "--all", "--force", "--", below)
     git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
     return git(folder, "rev-parse", "HEAD").strip()

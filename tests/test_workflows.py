@@ -16,7 +16,7 @@ from policyctl.ci.starter_files import PLACEHOLDER, SERVICES, ServiceName, insta
 from policyctl.remote.sqlite import SqliteRemote
 from tests import workflow_runner
 from tests.cli.forges import Forge, forge_of
-from tests.conftest import Policyctl
+from tests.conftest import Policyctl, Project
 from tests.forks import forking
 from tests.git_repo import commit, git
 from tests.sqlite_rows import add_models, live_documents, put, row
@@ -101,6 +101,21 @@ def test_the_filter_of_paths_reads_a_directory_s_name_as_it_is() -> None:
     text = workflows("github", Path("odd [x]"), None)[Path(".github/workflows/policyctl-plan.yml")]
     assert yaml.safe_load(text)[True]["pull_request"]["paths"][0] == r"odd \[x\]/**"  # YAML 1.1 reads `on` as true
     assert PLACEHOLDER in text
+
+
+def test_the_filter_of_paths_has_the_files_beside_the_directory_that_settings_refer_to(
+    project: Project, policyctl: Policyctl
+) -> None:
+    git(project.folder, "init", "--quiet")
+    fleet = "fleet: [{from: 'rows [1].csv', name: '{{ n }}', defaults: {ca_file: ca.pem}}]\n"
+    (project.folder / "policyctl.yaml").write_text(fleet, "utf-8")
+    (project.folder / "rows [1].csv").write_text("n\nprod\n", "utf-8")
+    assert policyctl("init", "--ci", "github").code == 0
+    assert not (project.policies / "policyctl.yaml").exists(), "it would hide the one above"
+    for name, event in (("plan", "pull_request"), ("apply", "push")):
+        paths = parsed(Path(f".github/workflows/policyctl-{name}.yml"))[True][event]["paths"]
+        assert paths[3] == r"rows \[1\].csv"
+        assert paths[:3] == ["policies/**", "**/policyctl.yaml", "ca.pem"]
 
 
 def test_what_is_merged_into_the_default_branch_is_applied(

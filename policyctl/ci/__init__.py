@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
-    """The CI service that this job runs on, detected from its environment variables. None without a token.
+def open_forge(environ: Mapping[str, str], seconds: float | None = None) -> Iterator[Forge | None]:
+    """The CI service that this job runs on, detected from its environment variables. None without a token. All that is asked
+    of it takes at most so many `seconds`, if they are given.
 
     Raises PolicyctlError outside GitHub Actions and GitLab CI.
     """
@@ -28,6 +29,8 @@ def open_forge(environ: Mapping[str, str]) -> Iterator[Forge | None]:
     from policyctl.ci.gitlab import GitLab
 
     service = GitHub(environ) if name == "GITHUB_TOKEN" else GitLab(environ)
+    if seconds is not None:
+        service.end_within(seconds)
     try:
         yield service
     finally:

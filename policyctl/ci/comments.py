@@ -34,6 +34,13 @@ def comment_marker(environment: str, directory: str) -> str:
     return f"<!-- policyctl:plan environment={_marked(environment)} directory={_marked(directory)} -->"
 
 
+def watch_marker(directory: str, branch: str, environments: str) -> str:
+    """The first line of the issue of a watch, which names what it watches."""
+    return (
+        f"<!-- policyctl:watch directory={_marked(directory)} branch={_marked(branch)} environments={_marked(environments)} -->"
+    )
+
+
 _ADOPTS = re.compile(r"<!-- policyctl:adopts sha256:[0-9a-f]{64}((?: [0-9a-f]+)*) -->")
 
 
@@ -136,6 +143,11 @@ def applied(old: str, by: str, access: str) -> str:
 def is_of(body: str, page: str) -> bool:
     """Whether a comment or an issue is an older version of a page."""
     return _is_ours(body) and _first(body) == _first(page)
+
+
+def begins_with(body: str, marker: str) -> bool:
+    """Whether the first line of a text is a marker."""
+    return _first(body) == marker
 
 
 def is_in(body: str, environment: str | None, directory: str) -> bool:

@@ -13,6 +13,7 @@ from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import http_url_error, is_safe_for_secrets
 from policyctl.plan.approval import Proposal
 from policyctl.remote.http import HttpClient, Request, host_of
+from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor, resolve_secret
 from policyctl.remote.responses import describe
 
@@ -124,6 +125,10 @@ class Forge(Protocol):
         """Replace the text of a comment."""
         ...
 
+    def knows_me(self) -> bool:
+        """Whether the service names the token's user; if not, that is taken for the user of a workflow's own token."""
+        ...
+
     def issues(self) -> list[Comment]:
         """The open issues with our label."""
         ...
@@ -171,11 +176,23 @@ class ForgeClient(ABC):
         self._headers = {name: f"{lead}{secret}"}
         self._http = HttpClient(self._redactor)
         self._me = cache(self.user)
-        self.close = self._http.close
+
+    def close(self) -> None:
+        """End the connections."""
+        self._http.close()
+
+    def end_within(self, seconds: float) -> None:
+        """Have everything that is asked from now on answered within so many seconds together, and ask nothing twice."""
+        self._http.close()
+        self._http = HttpClient(self._redactor, patience=Backoff(tries=1, budget=0.0))
+        self._http.hosts.deadline.latest = self._http.hosts.patience.clock() + seconds
 
     @abstractmethod
     def user(self) -> str | None:
         """The name of the token's user; None if not known."""
+
+    def knows_me(self) -> bool:
+        return bool(self._me())
 
     @abstractmethod
     def discussion(self) -> str:

@@ -179,10 +179,16 @@ class GitHub(ForgeClient):
         return self.ours(rows, f"{self._repository}/issues/comments", "id")
 
     def user(self) -> str:
+        return self._named() or _BOT
+
+    def knows_me(self) -> bool:
+        return self._named() is not None
+
+    def _named(self) -> str | None:
         try:
-            return text_in(self.ask("GET", "/user"), "login") or _BOT
+            return text_in(self.ask("GET", "/user"), "login")
         except NotAllowed:
-            return _BOT
+            return None
 
     def _pull(self) -> str:
         return f"{self._repository}/pulls/{self._number()}"

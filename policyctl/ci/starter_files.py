@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from importlib.metadata import distribution
 from pathlib import Path
 from string import Template
@@ -121,15 +122,19 @@ class _Text(Template):
 PLACEHOLDER = "policyctl @ git+https://example.invalid/policyctl@COMMIT"  # fails until it is replaced
 
 
-def workflows(service: ServiceName, folder: Path, package: str | None, branch: str = "main") -> dict[Path, str]:
+def workflows(
+    service: ServiceName, folder: Path, package: str | None, branch: str = "main", referred: Iterable[str] = ()
+) -> dict[Path, str]:
     """The files for a service, by their path from the top of the repository.
 
     `folder` is the policy directory, also from there; `package` the requirement by which pip installs policyctl, if known;
-    `branch` the one whose merges are applied (GitLab knows its default branch).
+    `branch` the one whose merges are applied (GitLab knows its default branch); `referred` are the files outside of the
+    directory that its settings refer to.
     """
     path = folder.as_posix()
-    below = "**" if path == "." else f"{_PATTERN.sub(lambda found: chr(92) + found[0], path)}/**"
-    filters = (below, "**/policyctl.yaml", ".github/workflows/policyctl-*.yml")
+    below, *beside = (_PATTERN.sub(lambda found: chr(92) + found[0], one) for one in (path, *referred))
+    within = "**" if path == "." else f"{below}/**"
+    filters = (within, "**/policyctl.yaml", *beside, ".github/workflows/policyctl-*.yml")
     values = {
         "folder": _scalar(path),
         "package": _scalar(package or PLACEHOLDER),

@@ -13,7 +13,7 @@ import click
 
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.gateways import with_gateways
+from policyctl.cli.gateways import AwaitedGateways, with_gateways
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_options
@@ -158,6 +158,7 @@ def apply(
     audit: Audit | None,
     chosen: EnvironmentFilter,
     pace: Pace,
+    gateways: AwaitedGateways,
 ) -> int:
     """Make the remote match the files: add, update, remove, then read back and verify.
 
@@ -179,11 +180,15 @@ def apply(
         return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
     session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.record)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
-    if validate_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
-        session.console.say("--validate-models does nothing: the plan adds or updates no model")
+    _note_untested(session, review, asked=validate_models)
     if review.plan.changes:
         settings = outside_windows(session.environment, settings, overrides.outside)
-    return confirm_and_apply(review, session, settings, output, yes=yes)
+    return gateways.after(confirm_and_apply(review, session, settings, output, yes=yes), session, review.plan)
+
+
+def _note_untested(session: Session, review: Review, *, asked: bool) -> None:
+    if asked and not any(change.kind == "model" and change.after for change in review.plan.changes):
+        session.console.say("--validate-models does nothing: the plan adds or updates no model")
 
 
 def _review_one(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +19,7 @@ from policyctl.load.directory import Files
 from policyctl.load.discovery import find_files
 from policyctl.load.stamps import stamp, stamps
 from policyctl.load.urls import SQLITE, is_loopback_host
-from policyctl.policy.document import Document
+from policyctl.policy.document import Document, called_by
 from policyctl.policy.virtual_model import VirtualModel
 from policyctl.reconcile.observe import observe
 from policyctl.remote.open import change_signature, sqlite_path
@@ -93,13 +92,13 @@ def gateway(options: Options, **given: Any) -> int:
         raise PolicyctlError(f"gateway needs {' and '.join(missing)}; install it with: pip install 'policyctl[gateway]'")
     if own.keys_from is None and not is_loopback_host(own.host):
         raise Refused(f"{own.host} is reachable from other machines, so keys are needed; add --keys-from file:PATH or env:NAME")
+    from policyctl.gateway.follow import begin
     from policyctl.gateway.pretend import read_pretences
     from policyctl.gateway.run import listen, run, url_of
 
     pretences = None if own.pretend is None else read_pretences(own.pretend)
     source = PolicySource(options, own, pretend=pretences is not None)
-    table = source.load()
-    signature = source.signature()
+    table, signature = begin(source)
     _raise_if_idle(pretences, table)
     with (
         listen(own.host, own.port, shared=own.workers > 1) as bound,
@@ -174,11 +173,7 @@ class PolicySource:
         self.secrets: set[str] = set()  # files with keys of upstreams
 
     def _session(self) -> Session:
-        """The session, with virtual models read whether they are managed or not, and nothing out of scope."""
-        session = open_session(self.options)
-        environment = session.environment
-        whole = replace(environment, settings=environment.settings._replace(models=True, scope=None))
-        return replace(session, environment=whole, access=replace(session.access, environment=whole))
+        return open_session(self.options).whole
 
     def signature(self) -> object:
         """The sizes and times of all files that the policies are read from, and what a store in PostgreSQL has; None for a
@@ -193,25 +188,31 @@ class PolicySource:
         return tuple(files)
 
     def load(self) -> RouteTable:
-        """The table of the policies as they are now. Raises InvalidInput, or PolicyctlError when there are none."""
+        """The table of the policies as they are now. Raises InvalidInput, or PolicyctlError when there are none.
+
+        A model with a file in the directory is called as the file has it: that the key goes to another host must not be
+        decided on the remote.
+        """
         from policyctl.gateway.table import PolicySnapshot, RouteTable
 
         session = self._session()
         files = self._of_directory(session)
         policies = {policy.name: policy.document for policy in files[0]}
-        models: dict[str, tuple[Document, str | None]] = {}
+        own = {model.name: (model.document, model.key) for model in files[1]}
+        models, live = dict(own), {name: document for name, (document, _) in own.items()}
         left_out: Mapping[str, str] = {}
         if self.is_remote:
             with session.reader() as reader:
                 observed = observe(reader)
             policies = {name: live.normal for name, live in observed.policies.items()}
-            models = {name: (_without_key(live.normal), None) for name, live in observed.models.items()}
+            live = {name: _without_key(one.normal) for name, one in observed.models.items()}
+            models = {name: (document, None) for name, document in live.items()} | own
             left_out = observed.obstacles()
-        models |= {model.name: (model.document, model.key) for model in files[1]}
         if not policies:
             raise PolicyctlError(f"{self.identity} has no policy for environment {session.environment.name}")
         upstreams, without = self._upstreams(session, models)
-        return RouteTable(PolicySnapshot(policies, upstreams, without, left_out), pretend=self.pretend)
+        others = frozenset(name for name in live if called_by(live[name]) != called_by(models[name][0]))
+        return RouteTable(PolicySnapshot(policies, upstreams, without, left_out, live, others), pretend=self.pretend)
 
     def _of_directory(self, session: Session) -> tuple[tuple[Any, ...], tuple[VirtualModel, ...]]:
         """The policies and virtual models in the files. With a remote, only the models count, and there may be no directory."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from policyctl.cli.options import NumberRange, Options
 from policyctl.errors import UsageError
 from policyctl.load.urls import http_url_error
-from policyctl.policy.document import revision_of_policies
+from policyctl.policy.document import revision_of
+
+if TYPE_CHECKING:
+    from policyctl.cli.session import Session
+    from policyctl.plan.plan import Plan
 
 
 def _addresses(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -25,9 +29,9 @@ def _addresses(_: click.Context, __: click.Parameter, text: str | None) -> tuple
 
 
 def with_gateways(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give apply --wait-gateways. Decorate the function itself with it.
+    """Give apply --wait-gateways, as its argument `gateways`. Decorate the function itself with it.
 
-    Raises UsageError with several environments, and Incomplete when a gateway does not run in time what was applied.
+    Raises UsageError with several environments.
     """
 
     @click.option(
@@ -50,20 +54,28 @@ def with_gateways(function: Callable[..., Any]) -> Callable[..., Any]:
     def wrapper(options: Options, *args: Any, gateways: tuple[str, ...], seconds: float, **given: Any) -> Any:
         if gateways and (given["chosen"].several or given["resume"]):
             raise UsageError("--wait-gateways is for one environment: a gateway runs the policies of one remote")
-        code = function(options, *args, **given)
-        if gateways and code == 0:
-            from policyctl.remote.gateways import wait_for
-
-            wait_for(gateways, _live_revision(options), seconds)
-        return code
+        return function(options, *args, gateways=AwaitedGateways(gateways, seconds), **given)
 
     return wrapper
 
 
-def _live_revision(options: Options) -> str:
-    """The revision that a gateway on the environment's remote should run."""
-    from policyctl.cli.session import open_session
-    from policyctl.reconcile.observe import observe
+class AwaitedGateways(NamedTuple):
+    """The gateways to wait for, and for how long."""
 
-    with open_session(options).reader() as reader:
-        return revision_of_policies({name: live.normal for name, live in observe(reader).policies.items()})
+    urls: tuple[str, ...] = ()
+    seconds: float = 0
+
+    def after(self, code: int, session: Session, plan: Plan) -> int:
+        """The exit code of an apply: if that is 0, once each runs what is live on the remote of a session now that a plan was
+        applied there. Raises Incomplete if one does not in time."""
+        if not self.urls or code:
+            return code
+        from policyctl.reconcile.observe import observe
+        from policyctl.remote.gateways import Wanted, wait_for
+
+        with session.whole.reader() as reader:
+            observed = observe(reader)
+        normals = ({name: one.normal for name, one in found.items()} for found in (observed.policies, observed.models))
+        changed = frozenset(change.name for change in plan.changes if change.kind == "model")
+        wait_for(self.urls, Wanted(revision_of(*normals), changed), self.seconds)
+        return code

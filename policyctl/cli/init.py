@@ -21,7 +21,9 @@ from policyctl.ci.starter_files import (
 )
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
+from policyctl.errors import InvalidInput
 from policyctl.load.atomic import make_folder, write_atomically
+from policyctl.load.discovery import find_config, load_config
 from policyctl.load.git import repository_top
 from policyctl.load.git.checkout import default_branch
 from policyctl.load.kinds import CONFIG_FILE
@@ -57,7 +59,7 @@ def init(options: Options, ci: ServiceName | None, deploy: tuple[DeployName, ...
     console = Console(options)
     folder = options.dir
     make_folder(folder)
-    _write(folder / CONFIG_FILE, CONFIG, console)
+    _write(find_config(folder) or folder / CONFIG_FILE, CONFIG, console)  # a second one would hide what is set above
     if not any(path.suffix in SUFFIXES and path.name != CONFIG_FILE for path in folder.rglob("*")):
         # Next to real policies the example would be applied with them.
         _write(folder / "example.yaml", EXAMPLE, console)
@@ -77,7 +79,8 @@ def init(options: Options, ci: ServiceName | None, deploy: tuple[DeployName, ...
 
 def _write_workflows(service: ServiceName, folder: Path, console: Console) -> None:
     top, package, branch = _repository(folder), installable(), default_branch(folder) or "main"
-    for name, text in workflows(service, _below(folder, top), package, branch).items():
+    referred = _referred(folder, top)
+    for name, text in workflows(service, _below(folder, top), package, branch, referred).items():
         make_folder((top / name).parent)
         if not _write(top / name, text, console) and service == "gitlab":
             console.result(f"\nAdd these jobs to it, unless it already has them:\n\n{text}")
@@ -89,6 +92,19 @@ def _write_workflows(service: ServiceName, folder: Path, console: Console) -> No
         console.say(
             "set POLICYCTL_PACKAGE in the workflows to what pip should install: here policyctl was installed from a directory"
         )
+
+
+def _referred(folder: Path, top: Path) -> list[str]:
+    """The files outside of the directory that its settings refer to, by their paths from the top of the repository: those of a
+    configuration that is there already."""
+    from policyctl.load.referred import referred_paths  # with git behind it
+
+    try:
+        config = load_config(find_config(folder))
+    except InvalidInput:  # the next command shows why
+        return []
+    inside = f"{_below(folder, top).as_posix()}/".removeprefix("./")
+    return [one for one in dict.fromkeys(referred_paths(top.resolve(), config)) if not one.startswith(inside)]
 
 
 def _write_deployment(kinds: tuple[DeployName, ...], folder: Path, console: Console) -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.urls import database_url, remote_identity
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
+    from policyctl.cli.options import Options
     from policyctl.reconcile.queue import JobQueue, QueueRunner
 
 VARIABLE = "POLICYCTL_DATABASE"
@@ -43,25 +45,37 @@ def with_queue(function: Callable[..., Any]) -> Callable[..., Any]:
         runner = None if place == "here" else queue_runner
         if runner is not None and not (given["chosen"].several or given.get("resume")):
             raise UsageError("--on queue is for several environments; choose them with --all, -l or --env")
-        for option in _ALONE if runner is not None else ():
-            if given.get(option):
-                name = "--test" if option == "tests" else f"--{option.replace('_', '-')}"
-                raise UsageError(f"--on queue and {name} exclude each other; leave out one of them")
+        for name in _not_for_workers(args[0], given) if runner is not None else ():
+            raise UsageError(f"--on queue and {name} exclude each other; leave out one of them")
         withdraw = None if runner is None else lambda run, warn: open_queue().withdraw(run, warn)
         return function(*args, **{**given, "pace": replace(given["pace"], runner_of=runner, withdraw=withdraw)})
 
     return wrapper
 
 
-def open_queue() -> JobQueue:
-    """The queue that the environment variable names. Raises UsageError without one, and for one with a password in it."""
+def _not_for_workers(options: Options, given: Mapping[str, Any]) -> Iterator[str]:
+    """The options that were given and that an order to workers does not have: they must not be dropped without a word."""
+    yield from ("--test" if option == "tests" else f"--{option.replace('_', '-')}" for option in _ALONE if given.get(option))
+    if options.remote is not None:
+        yield "--remote"
+    if not given["overrides"].consumers:
+        yield "--no-consumers"
+    if given["overrides"].partial is not None:
+        yield "--partial"
+    if click.get_current_context().get_parameter_source("lock_timeout") is ParameterSource.COMMANDLINE:
+        yield "--lock-timeout"
+
+
+def open_queue(*, make: bool = True) -> JobQueue:
+    """The queue that the environment variable names; `make` is as for `JobQueue`. Raises UsageError without one, and for one
+    with a password in it."""
     if missing := [name for name in _NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"the queue needs {' and '.join(missing)}; install it with: pip install 'policyctl[fleet]'")
     from policyctl.reconcile.queue import JobQueue
 
     if (url := database_url(os.environ.get(VARIABLE, ""), VARIABLE)) is None:
         raise UsageError(f"{VARIABLE} must name the database of the queue: postgresql://HOST/DATABASE, or service=NAME")
-    return JobQueue(url)
+    return JobQueue(url, make=make)
 
 
 def queue_runner(

@@ -69,8 +69,8 @@ def review_directory(
         else:
             on_idle(idle_options(selection, overrides, loaded.names, review.live))
         spell = models.speller(review.live | loaded.names)
-        review = judged_changes(review, session, spell, audit) if judged else review
-        review = without_edited(review, session, settings, spell, audit)
+        review = judged_changes(review, session, spell, audit, base) if judged else review
+        review = without_edited(review, session, settings, spell, audit, base)
         review = check_models(models, note_untracked(review, unread) if is_ci() else review, loaded, session.environment)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
@@ -91,21 +91,29 @@ def gone_back(review: Review, past: PastDirectory) -> Review:
 _RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
 
 
-def judged_changes(review: Review, session: Session, spell: Spell, audit: AuditRecord | None) -> Review:
+def judged_changes(
+    review: Review, session: Session, spell: Spell, audit: AuditRecord | None, base: str | None = None
+) -> Review:
     """The review with who moved each of its changes."""
     if not review.plan.changes:
         return review
-    found = session.evidence(audit).judge(review.plan.changes, session.environment, review, spell)
+    found = session.evidence(audit, base=base).judge(review.plan.changes, session.environment, review, spell)
     return replace(review, drifts={one.change.name: one for one in found})
 
 
 def without_edited(
-    review: Review, session: Session, settings: Settings, spell: Spell, audit: AuditRecord | None = None
+    review: Review,
+    session: Session,
+    settings: Settings,
+    spell: Spell,
+    audit: AuditRecord | None = None,
+    base: str | None = None,
 ) -> Review:
     """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
     remote since git had it. Outside a repository nothing is looked for.
 
-    The `audit` record wins over git history. It may not exist yet.
+    The `audit` record wins over git history. It may not exist yet. With a `base` only its commits show that what is live was
+    applied from Git.
     """
     changed = [change for change in review.plan.changes if change.before is not None]
     if not changed or is_git(session.url) or repository_top(session.options.dir.absolute()) is None:
@@ -114,7 +122,7 @@ def without_edited(
 
     audit = audit if audit is not None and audit.exists() else None
     if session.past is None and not review.drifts:
-        quick = session.evidence(audit, _RECENT)
+        quick = session.evidence(audit, _RECENT, base)
         if quick.history is None:
             return review
         found = quick.judge(changed, session.environment, review, spell)
@@ -122,7 +130,7 @@ def without_edited(
             found = [replace(one, written="") for one in found]
         review = replace(review, drifts={one.change.name: one for one in found})
     if review.plan.count("remove"):
-        review = hold_edited(review, session.evidence(audit), session.environment, settings, spell)
+        review = hold_edited(review, session.evidence(audit, base=base), session.environment, settings, spell)
     return review
 
 

@@ -67,7 +67,7 @@ def read_saved(
             settings = overrides.on(session.environment.settings)
             review = review_saved(reader, plan, loaded, settings, step, before.documents)
             models = KnownModels(reader, loaded.models)
-            review = without_edited(review, session, settings, models.speller(review.live | loaded.names))
+            review = without_edited(review, session, settings, models.speller(review.live | loaded.names), base=base)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     if past is not None:
         review = gone_back(review, past)

@@ -37,7 +37,7 @@ class Overrides:
         self.given = tuple(given)
         self.consumers = consumers
         self.outside = ""
-        self._partial = partial
+        self.partial = partial
 
     @property
     def unseen_consumers(self) -> bool:
@@ -60,7 +60,7 @@ class Overrides:
             max(map(float, self.values("--max-change-percent")), default=None),
             tuple(self.values("--allow-remove")),
             tuple(_exception(one) for one in self.given if one.option == "--allow-guard"),
-            self._partial,
+            self.partial,
             tuple(self.values(KEY_LOSS)),
         )
 

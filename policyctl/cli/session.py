@@ -82,7 +82,7 @@ class DirectoryFiles:
         self._several = several
         self._lock = threading.Lock()
         self._known: dict[str, Loaded] = {}  # by what decides the content, where no problem names the environment
-        self._evidence: dict[int | None, Evidence] = {}
+        self._evidence: dict[tuple[int | None, str | None], Evidence] = {}
         self.read: Callable[[Path], bytes] = read_bytes  # what configuration and inventories contain
 
     def load(self, environment: Environment, progress: Progress) -> Loaded:
@@ -106,12 +106,12 @@ class DirectoryFiles:
         contents |= {f"{CONFIG_FILE}:{place}": self.read(file) for place, file in enumerate(_files_of(config))}
         return digest({name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
 
-    def evidence(self, within: int | None, make: Callable[[], Evidence]) -> Evidence:
+    def evidence(self, extent: tuple[int | None, str | None], make: Callable[[], Evidence]) -> Evidence:
         """What shows who moved a policy, made once for each extent."""
         with self._lock:
-            if within not in self._evidence:
-                self._evidence[within] = make()
-            return self._evidence[within]
+            if extent not in self._evidence:
+                self._evidence[extent] = make()
+            return self._evidence[extent]
 
     def raise_if_broken(self, config: Config, names: Iterable[str]) -> None:
         """Raise InvalidInput for errors that these environments have in common, and that no variables or scope could mend."""
@@ -158,15 +158,21 @@ class Session:
     past: PastDirectory | None = None
     opened: Reader | None = None
 
-    def evidence(self, audit: AuditRecord | None, within: int | None = None) -> Evidence:
-        """What shows who moved a policy; `within` is how many commits of the repository to look at. Environments that share a
-        directory share it."""
+    def evidence(self, audit: AuditRecord | None, within: int | None = None, base: str | None = None) -> Evidence:
+        """What shows who moved a policy; `within` is how many commits of the repository to look at, and `base` the revision
+        that must have them. Environments that share a directory share it."""
         from policyctl.reconcile.drift import Evidence  # with git behind it
 
         def make() -> Evidence:
-            return Evidence(self.options.dir, self.config, audit, within)
+            return Evidence(self.options.dir, self.config, audit, within, base)
 
-        return make() if self.directory is None else self.directory.evidence(within, make)
+        return make() if self.directory is None else self.directory.evidence((within, base), make)
+
+    @property
+    def whole(self) -> Session:
+        """The same, with virtual models read whether they are managed or not, and nothing out of scope: as a gateway does."""
+        whole = replace(self.environment, settings=self.environment.settings._replace(models=True, scope=None))
+        return replace(self, environment=whole, access=replace(self.access, environment=whole))
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""

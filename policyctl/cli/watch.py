@@ -6,18 +6,20 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from policyctl.ci.comments import watch_marker
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import with_environments_or_all
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.queue import on_option
-from policyctl.cli.watch_outputs import OutputOptions, Outputs, with_outputs
+from policyctl.cli.watch_outputs import OutputOptions, Outputs, WatchIssue, with_outputs
 from policyctl.cli.watch_source import DirectorySource, mirror_of, source_options
 from policyctl.errors import PolicyctlError, Refused, UsageError
 from policyctl.load.atomic import make_state_folder, state_folder
@@ -27,7 +29,7 @@ from policyctl.remote.lock import LockWait, apply_lock
 from policyctl.report.format import escape
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFiles, StateFolder
-from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Transition, Watcher
+from policyctl.watch.status import Board, SourceStatus, State, Transition, Watcher, advice
 
 if TYPE_CHECKING:
     from policyctl.cli.watch_queue import Lead
@@ -132,7 +134,8 @@ def watch(
             return _work(lead, files, options, console, outputs, _checked(audit), interval)
 
         parallelism = parallelism or (4 if lead is None else 32)
-        board = _run(printer, lead or StateFolder(folder), given, work_of, poll, parallelism, once=once)
+        issue = partial(WatchIssue, place=files.place, marker=watch_marker(files.place, ref, chosen.text))
+        board = _run(printer, lead or StateFolder(folder), given, issue, work_of, poll, parallelism, once=once)
     return _exit_code(board, detailed=detailed_exitcode) if once else 0
 
 
@@ -140,6 +143,7 @@ def _run(
     printer: TextLines,
     state: StateFiles,
     given: OutputOptions,
+    issue: Callable[[Board], WatchIssue],
     work_of: Callable[[Outputs], EnvironmentWork],
     poll: float,
     parallelism: int,
@@ -150,7 +154,7 @@ def _run(
     memory = Memory(state)
     watchers: list[Watcher] = [printer]
     board = Board(_announcing(memory, watchers))
-    watchers.append(outputs := Outputs(given, board, state))
+    watchers.append(outputs := Outputs(given, board, state, issue(board)))
     for status in memory.statuses():
         board.restore(status)
     work = work_of(outputs)
@@ -268,17 +272,3 @@ class JsonLines(TextLines):
             "labels": dict(now.labels),
         }
         self._put(json.dumps(data, ensure_ascii=False))
-
-
-def advice(now: EnvironmentStatus) -> str:
-    """What a person may do, as a command; empty if there is nothing to do."""
-    if now.waits_for and now.state in (State.PENDING, State.DRIFTED):
-        return ""
-    command = {
-        State.PENDING: "apply",
-        State.DRIFTED: "drift",
-        State.CONFLICT: "drift",
-        State.FIGHTING: "drift",
-        State.REFUSED: "plan",
-    }.get(now.state)
-    return "" if command is None else f"policyctl {command} --env {now.name}"

@@ -39,6 +39,19 @@ def why_unapproved(opened: Opened, name: str, plan: Plan) -> str | None:
     return f"{_WHOSE}: no merged plan {merged} is this one ({plan.digest}); policyctl apply by hand, or a new pull request"
 
 
+def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
+    """Why no merged pull request that waits to be applied approved this way to the remote of an environment (see `access_at`);
+    None if one did. Raises RemoteError when the service cannot be asked."""
+    with _forge(opened) as forge:
+        if isinstance(forge, str):
+            return f"no approval can be read: {forge}"
+        found, last = approvals_of(forge, name, opened.place)
+        if why := why_not_head(forge, opened.place):
+            return why
+    shown = {one.terms.access for one in found if one.terms is not None} | ({last.access} if last is not None else set())
+    return None if access in shown else "no merged pull request shows it; read it, then start the watch with another --state"
+
+
 def use_up(opened: Opened, name: str) -> tuple[bool, str]:
     """Note on the merged pull requests of an environment, which has what they wanted, that their plans were applied: an
     approval is used once. Returns whether one of them approved the settings of now, and why this was not noted, if so.
@@ -79,14 +92,20 @@ def environment_of(opened: Opened, environ: Mapping[str, str]) -> dict[str, str]
     """The variables that a CI service would set for the commit that is watched, or which one is missing."""
     if opened.commit is None or not opened.branch:
         return "the source is not a branch of a git repository"
-    plain = {key: one for key, one in environ.items() if not key.startswith(("CI_MERGE_REQUEST_", "GITHUB_EVENT_"))}
+    found = service_of(environ)
+    if isinstance(found, str):
+        return found
+    if "GITHUB_ACTIONS" in found:
+        return found | {"GITHUB_SHA": opened.commit, "GITHUB_REF": f"refs/heads/{opened.branch}"}
+    return found | {"CI_COMMIT_SHA": opened.commit, "CI_COMMIT_BRANCH": opened.branch}
+
+
+def service_of(environ: Mapping[str, str]) -> dict[str, str] | str:
+    """The variables by which a watch, outside a workflow, asks the service that a token is for, or which one is missing."""
+    events = ("CI_MERGE_REQUEST_", "GITHUB_EVENT_", "GITHUB_ACTIONS", "GITLAB_CI")
+    plain = {key: one for key, one in environ.items() if not key.startswith(events)}
     if environ.get("GITHUB_TOKEN"):
-        if not environ.get("GITHUB_REPOSITORY"):
-            return "set GITHUB_REPOSITORY (owner/name)"
-        more = {"GITHUB_ACTIONS": "true", "GITHUB_SHA": opened.commit, "GITHUB_REF": f"refs/heads/{opened.branch}"}
-        return plain | more
+        return plain | {"GITHUB_ACTIONS": "true"} if environ.get("GITHUB_REPOSITORY") else "set GITHUB_REPOSITORY (owner/name)"
     if environ.get("GITLAB_TOKEN"):
-        if not environ.get("CI_PROJECT_ID"):
-            return "set CI_PROJECT_ID"
-        return plain | {"GITLAB_CI": "true", "CI_COMMIT_SHA": opened.commit, "CI_COMMIT_BRANCH": opened.branch}
+        return plain | {"GITLAB_CI": "true"} if environ.get("CI_PROJECT_ID") else "set CI_PROJECT_ID"
     return "set GITHUB_TOKEN and GITHUB_REPOSITORY, or GITLAB_TOKEN and CI_PROJECT_ID"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from policyctl.plan.change import Change, normal_of
-from policyctl.plan.drift import Moved, SyncedPolicies
+from policyctl.plan.drift import Moved
 from policyctl.policy.document import canonical_text
 from policyctl.policy.memo import content_key
 from policyctl.watch.decide import Look, Synced
@@ -15,6 +17,35 @@ if TYPE_CHECKING:
     from policyctl.cli.watch_source import Opened
     from policyctl.plan.safety import Review
     from policyctl.remote.protocol import Reader
+
+
+class SyncedPolicies:
+    """What each policy and model was when an environment was last seen in sync, as one short text: a hash by name."""
+
+    def __init__(self, text: str) -> None:
+        """`text` is one that `text_of` made; any other one has nothing."""
+        try:
+            found = json.loads(text or "{}")
+        except ValueError:
+            found = {}
+        self._found = found if isinstance(found, dict) else {}
+
+    @staticmethod
+    def text_of(contents: Mapping[str, str]) -> str:
+        """The text for the canonical texts of normal forms, by name."""
+        return json.dumps({name: _short(text) for name, text in contents.items()}, separators=(",", ":"))
+
+    def side(self, change: Change) -> Moved:
+        """Who moved since: a policy that it does not name was on neither side."""
+        base = self._found.get(change.name)
+        if base == (None if change.before is None else _short(canonical_text(change.before))):
+            return "git"
+        files = None if change.after is None else _short(canonical_text(normal_of(change.after)))
+        return "remote" if base == files else "both"
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class LookedPlan(NamedTuple):

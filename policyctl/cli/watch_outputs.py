@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,19 +14,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from policyctl.cli.console import Console
-from policyctl.errors import UsageError
+from policyctl.errors import RemoteError, UsageError
 from policyctl.remote.hosts import HostTally
 from policyctl.remote.redaction import resolve_secret
+from policyctl.report.format import cut, escape
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.memory import StateFiles
+from policyctl.watch.messages import IssueKeeper, IssueList
 from policyctl.watch.notify import Notifier
-from policyctl.watch.status import Board, Transition, Watcher
-from policyctl.watch.systemd import notify
+from policyctl.watch.status import Board, State, Transition, Watcher
 from policyctl.watch.trace import Span, no_span, spans
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
     from policyctl.watch.loop import WatchLoop
+
+
+_LONGEST_PLACE = 200  # characters in the title of an issue
 
 
 class OutputOptions(NamedTuple):
@@ -66,10 +71,47 @@ def with_outputs(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+class WatchIssue(IssueKeeper):
+    """The issue of a watch, in the repository of the token that the environment has."""
+
+    def __init__(self, board: Board, place: str, marker: str) -> None:
+        """`place` is the directory that is watched, and `marker` is the first line of the issue."""
+        self._board, self._marker = board, marker
+        self._title = f"policyctl watch: environments of {escape(cut(place, _LONGEST_PLACE))} need attention"
+        self.names: frozenset[str] = frozenset()  # the environments that are watched
+
+    def listed(self, states: Sequence[str]) -> IssueList | None:
+        known = [one for one in self._board.environments() if one.name in self.names]
+        found = tuple(one for one in known if one.state in states and one.state is not State.IN_SYNC)
+        complete = len(known) == len(self.names)
+        return IssueList(self._marker, self._title, found, complete) if found or complete else None
+
+    def keep(self, what: IssueList, seconds: float) -> None:
+        from policyctl.ci import open_forge
+        from policyctl.ci.comments import begins_with
+        from policyctl.cli.watch_approvals import service_of
+
+        environ = service_of(os.environ)
+        if isinstance(environ, str):
+            raise RemoteError(environ)
+        with open_forge(environ, seconds) as forge:
+            if forge is None:
+                raise RemoteError("there is no token")
+            others = [one for one in forge.issues() if begins_with(one.body, what.marker)]
+            if what.environments:
+                old, text = others.pop() if others else None, what.text(forge.longest)
+                if old is None and not (os.environ.get("GITHUB_ACTIONS") or forge.knows_me()):
+                    raise RemoteError("the service does not name the user of this token, so no issue would be found again")
+                if old is None or old.body.split() != text.split():  # a service may write line ends in another way
+                    forge.issue(what.title, text, old)
+            for one in others:  # the answer to an earlier request was lost, or it is not needed any more
+                forge.close_thread(one)
+
+
 class Outputs(Watcher):
     """All that shows a watch but what it prints."""
 
-    def __init__(self, given: OutputOptions, board: Board, state: StateFiles) -> None:
+    def __init__(self, given: OutputOptions, board: Board, state: StateFiles, issue: WatchIssue) -> None:
         """`state` keeps notifications that are not delivered yet. Raises UsageError for options that cannot be used."""
         from policyctl.watch.metrics import ReceiverCollector, WatchMetrics  # needs the extra
 
@@ -77,7 +119,7 @@ class Outputs(Watcher):
         if given.hook_secret is not None and not given.hook_secret.startswith(("env:", "file:")):
             raise UsageError("--hook-secret must be a reference, env:NAME or file:PATH; never the secret itself")
         self.span: Span = no_span
-        self._notifier = Notifier((), state)
+        self._issue, self._notifier = issue, Notifier((), state, issue=issue)
         self._tally = HostTally()
         self._metrics = WatchMetrics(self.board, given.metric_label, self._tally)
         self._metrics.add(ReceiverCollector(self._notifier.counts))
@@ -94,6 +136,7 @@ class Outputs(Watcher):
         if fleet.hosts is not None:
             fleet.hosts.tally = self._tally
         path = fleet.config.path
+        self._issue.names = frozenset(fleet.names)
         self._notifier.use(fleet.config.receivers, Path() if path is None else path.parent)
         self._notifier.keep(frozenset(fleet.names))
 
@@ -107,12 +150,12 @@ class Outputs(Watcher):
         """Note that the loop goes on, also for systemd."""
         self._metrics.turned(due)
         self._metrics.late(lag)
-        notify("WATCHDOG=1" if self._ready else "READY=1")
+        report_to_systemd("WATCHDOG=1" if self._ready else "READY=1")
         self._ready = True
 
     def stopping(self) -> None:
         """Note that the watch ends, for systemd."""
-        notify("STOPPING=1")
+        report_to_systemd("STOPPING=1")
 
     @contextmanager
     def around(self, watch: WatchLoop, *, once: bool, console: Console) -> Iterator[None]:
@@ -139,3 +182,12 @@ class Outputs(Watcher):
     def _hint(self, watch: WatchLoop) -> None:
         with self._hints:
             watch.hint()
+
+
+def report_to_systemd(state: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Send a state such as `READY=1`, `WATCHDOG=1` or `STOPPING=1` to the socket that a service of `Type=notify` has."""
+    address = environ.get("NOTIFY_SOCKET", "")
+    if address.startswith(("/", "@")):
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # one datagram more or less does not matter, and a watch must not wait
+            sender.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)

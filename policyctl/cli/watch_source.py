@@ -25,6 +25,7 @@ from policyctl.plan.plan import Selection
 from policyctl.policy.findings import without_userinfo
 
 if TYPE_CHECKING:
+    from policyctl.load.environment import Environment
     from policyctl.load.git.revision import Revision
 
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
@@ -47,19 +48,25 @@ class Opened(NamedTuple):
         """The commit, if its files are only in a mirror."""
         return None if self.then is None else self.commit
 
-    def access(self, name: str) -> str:
-        """How the remote of an environment is reached, as a hash, as an approval has it."""
+    @property
+    def access_of(self) -> Callable[[Environment], str]:
+        """What gives how the remote of an environment is reached, as a hash, as an approval has it."""
         from policyctl.load.referred import access_at, access_now
 
         fleet = self.fleet
-        environment = fleet.config.environments[name]
         if self.then is None:
-            return access_now(fleet.options.dir, fleet.config)(environment)
-        return access_at(self.then, fleet.config, environment)
+            return access_now(fleet.options.dir, fleet.config)
+        return partial(access_at, self.then, fleet.config)
+
+    def access(self, name: str) -> str:
+        """The same of the environment of a name."""
+        return self.access_of(self.fleet.config.environments[name])
 
 
 class WatchSource(Protocol):
-    """Files that are watched."""
+    """Files that are watched. `place` is the path of their directory in the repository."""
+
+    place: str
 
     def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:
         """The revision that they have now. Raises PolicyctlError, also soon after it was `stopped`."""
@@ -74,6 +81,7 @@ class DirectorySource:
     def __init__(self, options: Options, chosen: EnvironmentFilter) -> None:
         self._options, self._chosen = options, chosen
         self._mark = self._revision = ""
+        self.place = _place_of(options.dir)
 
     def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:  # noqa: ARG002 - it is quick
         from policyctl.load.git.checkout import checked_out  # imports subprocess
@@ -101,7 +109,7 @@ class DirectorySource:
             )
         commits = checked_out(self._options.dir)
         branch = (default_branch(self._options.dir) or "") if commits else ""
-        return Opened(fleet, commits[0] if commits else None, _place_of(self._options.dir), branch)
+        return Opened(fleet, commits[0] if commits else None, self.place, branch)
 
 
 def _place_of(directory: Path) -> str:
@@ -160,7 +168,7 @@ class MirrorSource:
         self._url = str(Path(url).absolute()) if Path(url).is_dir() else url
         name = hashlib.sha256(self._url.encode()).hexdigest()[:8]
         self._top, self._ref, self._chosen = state.absolute() / f"mirror-{name}", ref, chosen
-        self._place = "" if directory == Path() else directory.as_posix()
+        self.place = directory.as_posix()
         self._options = options._replace(dir=self._top / directory)
 
     def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:
@@ -186,7 +194,8 @@ class MirrorSource:
         names = choose(self._options, config, self._chosen)
         files = files_at(then, is_inventory=is_inventory, several=True, tests=True)
         if not files.names:
-            raise PolicyctlError(f"{self._place or 'the repository'} has no policy file at {revision[:_SHORT]}; see --dir")
+            where = "the repository" if self.place == "." else self.place
+            raise PolicyctlError(f"{where} has no policy file at {revision[:_SHORT]}; see --dir")
         own = DirectoryFiles(
             self._options, config, config.lint, lenient=False, deep=True, tests=True, several=True, files=files
         )
@@ -197,6 +206,5 @@ class MirrorSource:
         fleet = Fleet(self._options, console, config, names, selection, overrides, own, tests=True, marks=True)
         fleet.chosen = self._chosen
         branch = self._ref.removeprefix("refs/heads/")
-        place, branch = self._place or ".", "" if branch == "HEAD" else branch
         fleet.referred = held_at(then, config)
-        return Opened(fleet, revision, place, branch, then)
+        return Opened(fleet, revision, self.place, "" if branch == "HEAD" else branch, then)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -30,7 +32,7 @@ from policyctl.report.fleet import planned
 from policyctl.report.format import count
 from policyctl.watch.decide import Look, Problem, Synced, state_of
 from policyctl.watch.status import Watcher
-from policyctl.watch.work import CredentialsMark, Watched
+from policyctl.watch.work import CredentialsMark, Watched, text_of
 
 if TYPE_CHECKING:
     from policyctl.cli.watch_outputs import Outputs
@@ -78,6 +80,7 @@ class EnvironmentWork:
         self._remembering = ExitStack()
         self._interval = interval
         self._new_pace: Callable[[Origin], HostPace] | None = None
+        self._fetching, self._fetch_began, self._newest, self._revision = threading.Lock(), 0.0, "", ""
         self._unnoted: dict[str, str] = {}  # environments whose used approvals could not be noted, and why
         self.stopped = False
 
@@ -101,13 +104,26 @@ class EnvironmentWork:
         return None
 
     def fetch(self) -> str:
-        return self._source.fetch(lambda: self.stopped)
+        with self._fetching:
+            self._fetch_began, self._newest = time.monotonic(), ""
+            self._newest = self._source.fetch(lambda: self.stopped)
+            return self._newest
+
+    def outdated(self) -> str | None:
+        asked = time.monotonic()
+        try:
+            with self._fetching:
+                newest = self._newest if self._fetch_began > asked else ""
+            newest = newest or self.fetch()
+        except PolicyctlError as error:
+            return f"the source, which cannot be read: {error}"
+        return None if newest == self._revision else "the newest files, which are not in use yet"
 
     def open(self, revision: str) -> Mapping[str, Watched]:
         opened = self._source.open(revision)
         fleet, before = opened.fleet, None if self._current is None else self.opened
         fleet.messages = self._messages
-        watched = dict(_watched(fleet))
+        watched = dict(_watched(fleet, opened.access_of))
         if (every := self._interval) is not None:
             watched = {name: one._replace(settings=one.settings._replace(interval=every)) for name, one in watched.items()}
         self._messages.say(_summary(watched))
@@ -118,7 +134,7 @@ class EnvironmentWork:
             fleet.hosts = before.fleet.hosts
         self._remembering.close()  # what was computed for the files of before
         self._remembering.enter_context(Memo.remembering())
-        self._current = (opened, watched)
+        self._current, self._revision = (opened, watched), revision
         gc.collect()
         gc.freeze()  # files and settings stay; what looks leave behind is collected
         gc.enable()
@@ -173,6 +189,16 @@ class EnvironmentWork:
             return f"an approval: it cannot be noted that the last one was used: {why}"
         opened, review = looked(look)
         return why_unapproved(opened, name, review.plan)
+
+    def new_access(self, name: str, own: Watched) -> str | None:
+        from policyctl.cli.watch_approvals import unapproved_access
+
+        try:
+            why = unapproved_access(self.opened, name, own.access)
+        except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
+            why = text_of(error)
+        new = "remote, auth or ca_file is not what was used before, so nothing logs in"
+        return None if why is None else f"{new}: {why}"
 
     def use_up(self, name: str, look: Look) -> bool:
         from policyctl.cli.watch_approvals import use_up
@@ -241,7 +267,7 @@ class _Events(ApplyEvents):
         return self._work.stopped
 
 
-def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:
+def _watched(fleet: Fleet, access_of: Callable[[Environment], str]) -> Iterator[tuple[str, Watched]]:
     waves = {name: (number, wave.max_failures) for number, wave in enumerate(fleet_waves(fleet), 1) for name in wave.names}
     contents: dict[str, str] = {}
     for name in fleet.names:
@@ -256,7 +282,7 @@ def _watched(fleet: Fleet) -> Iterator[tuple[str, Watched]]:
         mark = digest([contents[key], own.remote, __version__])
         # One that is suspended is not asked anything, so nothing is known of its host, and it does not wait for that.
         host = str(origin(own.remote)) if is_http(own.remote) and not own.suspended else ""
-        yield name, Watched(own.watch, own.labels, *waves[name], host, mark)
+        yield name, Watched(own.watch, own.labels, *waves[name], host, mark, access_of(own))
 
 
 def _summary(watched: Mapping[str, Watched]) -> str:

@@ -23,6 +23,7 @@ from policyctl.cli.queue import open_queue
 from policyctl.cli.selection import Overrides
 from policyctl.cli.watch_source import MirrorSource, mirror_of, source_options
 from policyctl.errors import PolicyctlError
+from policyctl.load.git.repository import WHOLE_HISTORY, find_repository
 from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult
@@ -45,6 +46,7 @@ Example:
   policyctl apply --all --yes --on queue"""
 
 
+_OTHER_FILES = "a worker has other files: {where}, and the run at {there}; update it, then run again"
 _LOCK_SECONDS = 5.0  # to wait for another worker on the same remote, before its job is put back
 
 
@@ -197,12 +199,17 @@ class JobHandler:
         overrides.outside = order.outside
         if self._mirror is None:
             fleet = open_fleet(self._options, EVERY, selection, overrides, marks=True)
-            where = f"its checkout is at {revision_of(self._options.dir)[:12] or 'no commit'}"
+            own = revision_of(self._options.dir)
+            where = f"its checkout is at {own[:12] or 'no commit'}"
+            if order.revision and own != order.revision:  # whose history shows what was edited on the remote since
+                raise PolicyctlError(_OTHER_FILES.format(where=where, there=order.revision[:12]))
+            if (repository := find_repository(self._options.dir)) is not None and repository.is_shallow:
+                raise PolicyctlError(f"a worker has a shallow clone, which cannot show what was edited since: {WHOLE_HISTORY}")
         else:
             fleet, where = self._mirrored(self._mirror, order, selection, overrides), "those of its --source"
         if order.files != fleet.files.digest(fleet.config):
             there = order.revision[:12] or "no commit"
-            raise PolicyctlError(f"a worker has other files: {where}, and the run at {there}; update it, then run again")
+            raise PolicyctlError(_OTHER_FILES.format(where=where, there=there))
         if fleet.hosts is not None:
             fleet.hosts = shared_hosts(partial(SharedHostPace, self._paces))
         return fleet

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
 from policyctl.errors import NotKnown, where_raised
-from policyctl.gateway.ask import SENT_UP, Asking, Reply, StreamCut, error_body, tokens_at_end
+from policyctl.gateway.ask import (
+    MOST_FIELDS,
+    SENT_UP,
+    Asking,
+    Reply,
+    StreamCut,
+    TooManyFields,
+    error_body,
+    fields_of,
+    tokens_at_end,
+)
 from policyctl.gateway.callers import CallerKeys, is_local
 from policyctl.gateway.observed import ClientRequest, Observer
 from policyctl.gateway.relay import Sleep, Upstreams, relay
@@ -26,6 +38,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 OPERATIONS = {f"/v1{path}": path for path in ("/chat/completions", "/completions", "/embeddings", "/responses")}
 BODY_SECONDS = 60  # until a client has sent its body
+CURRENT_SECONDS = 10  # that the first request waits at most for policies that are current
 _PAGES = ("/v1/models", "/livez", "/readyz", "/metrics")
 _JSON = (b"content-type", b"application/json")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -51,8 +64,11 @@ class Refusal(Exception):
         self.headers = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
 
 
+Follow = Callable[["GatewayApp", asyncio.Event], Awaitable[None]]
+
+
 class GatewayApp:
-    """Answers requests by the newest table. `table`, `keys` and `refused` may be replaced at any time. When a
+    """Answers requests by the newest table. `table`, `keys` and `refusals` may be replaced at any time. When a
     client leaves, the server cancels the task of its request."""
 
     _upstreams: Upstreams  # made when the loop runs, before the first request
@@ -65,20 +81,25 @@ class GatewayApp:
         *,
         keys: CallerKeys | None = None,
         limits: GatewayLimits = GatewayLimits(),
-        follow: Callable[[GatewayApp], Awaitable[None]] | None = None,
+        follow: Follow | None = None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
-        """`connect` makes the upstreams once the loop runs; `follow` runs beside the requests until the end; `sleep` waits
-        before a model is asked again."""
+        """`connect` makes the upstreams once the loop runs; `follow` runs beside the requests until the end, and sets its event
+        once the table is current; `sleep` waits before a model is asked again."""
         self.table = table
         self.keys = keys
-        self.refused: str | None = None  # why the newest set of policies is not in use
+        self.refusals: dict[str, str] = {}  # of "policies" and "keys": why the newest are not in use
         self.observer = observer
         self._connect = connect
         self._limits = limits
         self._follow = follow
         self._sleep = sleep
         self._requests = self._held = 0
+
+    @property
+    def refused(self) -> str | None:
+        """Why what is newest is not in use."""
+        return "; ".join(self.refusals.values()) or None
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -91,7 +112,12 @@ class GatewayApp:
         """Open what needs the loop, and close it in the end."""
         await receive()
         self._upstreams = self._connect()
-        beside = None if self._follow is None else asyncio.ensure_future(self._follow(self))
+        beside = None
+        if self._follow is not None:
+            is_current = asyncio.Event()
+            beside = asyncio.ensure_future(self._follow(self, is_current))
+            with suppress(TimeoutError):  # what it begins with is better than no answer
+                await asyncio.wait_for(is_current.wait(), CURRENT_SECONDS)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         if beside is not None:
@@ -116,7 +142,7 @@ class GatewayApp:
             await self._failed(request, error, send)
         finally:
             self._requests -= 1
-            self._held -= request.held
+            self._release(request)
             self.observer.end(request)
 
     async def _answer(self, request: ClientRequest, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
@@ -130,6 +156,8 @@ class GatewayApp:
         up = {name.decode(): headers[name].decode("latin-1") for name in SENT_UP if name in headers}
         asking = Asking(request.operation, fields, {**up, "x-request-id": request.id})
         reply = await relay(table, route, asking, self._upstreams, request.relayed, self._sleep)
+        del fields, asking  # a stream may last long
+        self._release(request)
         try:
             await self._pass_on(request, reply, send)
         finally:
@@ -168,23 +196,22 @@ class GatewayApp:
             raise self._too_large()
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await self._body(request, receive)
+                return fields_of(await self._body(request, receive))
         except TimeoutError:
             raise Refusal(408, "slow_body", f"the body did not come within {BODY_SECONDS} s", connection="close") from None
-        try:
-            if not body.isascii():
-                body.decode()  # msgspec reads over the insides of the fields
-            return _FIELDS.decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except TooManyFields:
+            raise Refusal(400, "too_many_fields", f"the body has more than {MOST_FIELDS} fields") from None
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise Refusal(400, "invalid_json", "the body is not a JSON object") from None
 
     async def _body(self, request: ClientRequest, receive: Receive) -> bytearray:
-        body = bytearray()
+        """The whole body. Raises UnicodeDecodeError as well: msgspec reads over the insides of the fields."""
+        body, reading = bytearray(), codecs.getincrementaldecoder("utf-8")()
         while True:
             message = await receive()
             if message["type"] != "http.request":
                 raise asyncio.CancelledError  # the client has left
-            chunk = message.get("body", b"")
+            chunk, more = message.get("body", b""), message.get("more_body", False)
             body += chunk
             request.held += len(chunk)
             self._held += len(chunk)
@@ -192,8 +219,13 @@ class GatewayApp:
                 raise self._too_large()
             if self._held > self._limits.bodies:
                 raise Refusal(503, "overloaded", "the gateway holds as much as it can; try later", retry_after="1")
-            if not message.get("more_body"):
+            reading.decode(chunk, final=not more)  # a part at a time: a text as a whole may take four times its bytes
+            if not more:
                 return body
+
+    def _release(self, request: ClientRequest) -> None:
+        self._held -= request.held
+        request.held = 0
 
     def _too_large(self) -> Refusal:
         return Refusal(413, "body_too_large", f"the body has more than {self._limits.body:,} bytes", connection="close")
@@ -270,11 +302,11 @@ class GatewayApp:
             "policies": len(table.policies),
             "without_upstream": sorted(table.unreachable),
             "left_out": sorted(table.left_out),
+            "own_models": sorted(table.snapshot.own),
             "refused": self.refused,
         }
 
 
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MODEL = msgspec.json.Decoder(str)
 
 

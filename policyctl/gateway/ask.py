@@ -7,10 +7,10 @@ longer than `HELD` bytes, and every stream, is passed on while it arrives, and n
 from __future__ import annotations
 
 import asyncio
-import io
+import itertools
 import math
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -22,10 +22,10 @@ from policyctl.effect.gateway import MAX_RETRY_AFTER, Answer, RetryAfter, is_ser
 from policyctl.gateway.table import Upstream
 
 HELD = 1 << 20  # bytes of a body that are held until they are all there
+MOST_FIELDS = 256  # of a request's body; each costs far more than its bytes, and the interface has some forty
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
-IDLE_SECONDS = 4.0  # before an idle connection is closed: servers commonly close theirs after 5 or more
+IDLE_SECONDS = 1.0  # before an idle connection is closed: servers keep theirs for longer, so that they do not close one in use
 _LARGE = 1 << 18  # bytes of a body that is written in parts
-_STALE = 1.0  # seconds; a server may have closed a connection that was idle for longer, just as it was used again
 
 # Headers that go to the upstream, and those that go back to the client. All others stay here: a client's own Authorization
 # is for the gateway, and cookies of an upstream are not for its clients.
@@ -62,6 +62,32 @@ class Reply:
             self.source = None
 
 
+class TooManyFields(Exception):
+    """A body has more fields than MOST_FIELDS."""
+
+
+class _FieldName(str):
+    """The name of a field; a type of its own, since msgspec hands over only such while it reads."""
+
+    __slots__ = ()
+
+
+def fields_of(body: bytearray) -> dict[str, msgspec.Raw]:
+    """The fields of a body in UTF-8, each as it was sent. Raises TooManyFields, or DecodeError for what is not an object."""
+    seen = itertools.count(1)
+
+    def name(kind: type[_FieldName], text: str) -> _FieldName:
+        if next(seen) > MOST_FIELDS:
+            raise TooManyFields
+        return kind(text)
+
+    decoder = msgspec.json.Decoder(dict[_FieldName, msgspec.Raw], dec_hook=name)
+    try:
+        return {str(name): value for name, value in decoder.decode(body).items()}
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None
+
+
 @dataclass(slots=True)
 class Asking:
     """The payload of one client's request, for one upstream after the other: the path below the upstream's base, the fields of
@@ -70,13 +96,14 @@ class Asking:
     path: str
     fields: Mapping[str, msgspec.Raw]
     headers: Mapping[str, str]
-    _bodies: dict[str, bytes] = field(default_factory=dict)
 
-    def body_for(self, model: str) -> bytes:
-        """The body with another model; all else is as the client sent it."""
-        if model not in self._bodies:
-            self._bodies[model] = msgspec.json.encode({**self.fields, "model": model})
-        return self._bodies[model]
+    def body_for(self, model: str) -> list[bytes | memoryview]:
+        """The parts of the body with another model. All else is as the client sent it, and is not copied."""
+        parts: list[bytes | memoryview] = []
+        for name, value in self.fields.items():
+            parts.append(b"%b%b:" % (b"," if parts else b"{", msgspec.json.encode(name)))
+            parts.append(msgspec.json.encode(model) if name == "model" else memoryview(value))
+        return [*parts, b"}"]
 
 
 class HttpUpstreams:
@@ -92,7 +119,6 @@ class HttpUpstreams:
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         )
         self._urls: dict[tuple[str, str], URL] = {}
-        self._used: dict[str, float] = {}  # by base, when a connection was last given back
 
     async def close(self) -> None:
         """Close all connections."""
@@ -106,7 +132,10 @@ class HttpUpstreams:
         headers = {"Content-Type": "application/json", "User-Agent": f"policyctl/{__version__}", **asking.headers}
         if upstream.key is not None:
             headers["Authorization"] = f"Bearer {upstream.key}"
-        response = await self._head(upstream, url, asking.body_for(upstream.model), headers)
+        body = asking.body_for(upstream.model)
+        if (size := sum(map(len, body))) >= _LARGE:
+            headers["Content-Length"] = str(size)
+        response = await self._head(upstream, url, _in_parts(body) if size >= _LARGE else b"".join(body), headers)
         if isinstance(response, Reply):
             return response
         if response.status < 200:  # what follows such a head is not its body
@@ -114,16 +143,13 @@ class HttpUpstreams:
             return failure("refused", f"{upstream.name}: {response.status} is not the status of an answer")
         return await self._whole(upstream, response)
 
-    async def _head(self, upstream: Upstream, url: URL, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse | Reply:
+    async def _head(
+        self, upstream: Upstream, url: URL, body: bytes | AsyncIterator[bytes | memoryview], headers: dict[str, str]
+    ) -> aiohttp.ClientResponse | Reply:
         try:
             async with asyncio.timeout(upstream.timeout):
-                try:
-                    return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
-                except aiohttp.ServerDisconnectedError:
-                    idle = asyncio.get_running_loop().time() - self._used.pop(upstream.base, math.inf)
-                    if not _STALE <= idle <= IDLE_SECONDS:
-                        raise
-                    return await self._session.post(url, data=_sent(body), headers=headers, allow_redirects=False)
+                # Sent once, whatever breaks: a provider may have read it, and whether it is sent again is for the policy.
+                return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
         except aiohttp.ServerTimeoutError:
             return failure("hang", f"{upstream.name}: there was no connection within {CONNECT_SECONDS} s")
         except TimeoutError:
@@ -152,7 +178,6 @@ class HttpUpstreams:
         except BaseException:  # the client has left
             response.close()
             raise
-        self._used[upstream.base] = asyncio.get_running_loop().time()
         reply = Reply(status, _status_answer(response), headers, bytes(held))
         if is_served(status) and kind == "application/json" and "Content-Encoding" not in response.headers:
             try:
@@ -162,9 +187,12 @@ class HttpUpstreams:
         return reply
 
 
-def _sent(body: bytes) -> bytes | io.BytesIO:
-    """A body as aiohttp takes it: in parts if it is large, since others wait while one part is written."""
-    return body if len(body) < _LARGE else io.BytesIO(body)
+async def _in_parts(body: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    """A large body. Others wait while one part is written."""
+    for part in body:
+        for at in range(0, len(part), _LARGE):
+            yield part[at : at + _LARGE]
+            await asyncio.sleep(0)
 
 
 def _passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
@@ -272,6 +300,11 @@ def _status_answer(response: aiohttp.ClientResponse) -> Answer:
     return RetryAfter(min(math.ceil(seconds), MAX_RETRY_AFTER)) if 0 < seconds < math.inf else 429
 
 
+def _take_note(closed: asyncio.Future[Any]) -> None:
+    """Look at why a connection was closed: asyncio logs what was not looked at."""
+    closed.exception()
+
+
 async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     """The parts of a body. Raises ClientError when it breaks off, also at a malformed chunk: at that aiohttp closes the
     connection and leaves the reader waiting."""
@@ -287,6 +320,8 @@ async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         if closed is None:  # it is closed already
             end(None)
         else:
+            closed.remove_done_callback(_take_note)  # of the answer before
+            closed.add_done_callback(_take_note)
             closed.add_done_callback(end)
     try:
         async for chunk in content.iter_any():

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from policyctl.errors import InvalidInput, PolicyctlError
-from policyctl.gateway.app import GatewayApp
+from policyctl.gateway.app import Follow, GatewayApp
 from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.table import RouteTable
 
+Found = TypeVar("Found")
 _SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
-_PART = 0.1  # of the time is spent on looking, at most
+_READINGS = 5  # of policies that change while they are read
+_KEYS_SECONDS = 1.0  # between two readings of keys, at most
+_PART = 0.1  # of a processor's time is spent on looking, at most
 
 
 class Followed(Protocol):
@@ -35,13 +39,30 @@ class Followed(Protocol):
         ...
 
 
-def following(source: Followed, seen: object) -> Callable[[GatewayApp], Awaitable[None]]:
-    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with, which was loaded just now: a
-    worker that is started much later looks at once."""
+def begin(source: Followed) -> tuple[RouteTable, object]:
+    """The policies to begin with, and their signature, for `following`. What changes while it is read is read again. Raises
+    PolicyctlError."""
+    for _ in range(_READINGS - 1):
+        before = source.signature()
+        table = source.load()
+        if source.signature() == before:
+            return table, before
+        del table  # it may be large
+    before = source.signature()  # it changes all the time: the first look finds what changes now
+    return source.load(), before
+
+
+def following(source: Followed, seen: object) -> Follow:
+    """What keeps a gateway up to date. `seen` is the signature of the table that it begins with, see `begin`: a
+    worker that is started much later looks before its first request."""
     due = time.monotonic() + source.every
 
-    async def follow(app: GatewayApp) -> None:
-        await asyncio.gather(_follow(app, source, seen, due), _share(app))
+    async def follow(app: GatewayApp, is_current: asyncio.Event) -> None:
+        if time.monotonic() < due:
+            is_current.set()
+        else:
+            await _take_keys(app, source)
+        await asyncio.gather(_follow(app, source, seen, due, is_current), _follow_keys(app, source), _share(app))
 
     return follow
 
@@ -54,45 +75,91 @@ async def _share(app: GatewayApp) -> None:
         await asyncio.sleep(_SHARE_SECONDS)
 
 
-async def _follow(app: GatewayApp, source: Followed, seen: object, due: float) -> None:
+async def _follow(app: GatewayApp, source: Followed, seen: object, due: float, is_current: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(due - time.monotonic())
-        began = time.monotonic()
+        apart = _Apart()
         try:
-            now = await asyncio.to_thread(source.signature)
-            app.keys = await asyncio.to_thread(source.keys)
-            if now is None or now != seen or app.refused is not None:  # what was refused may have been a passing fault
-                seen = await _take(app, source, now)
+            now = await apart(source.signature)
+            if now is None or now != seen or "policies" in app.refusals:  # what was refused may have been a passing fault
+                seen = await _take(app, source, apart, now)
         except PolicyctlError as error:
-            _refuse(app, error)
+            _refuse(app, "policies", error)
         except Exception as error:  # noqa: BLE001 - whatever a source raises, the requests go on
-            _refuse(app, PolicyctlError(f"{type(error).__name__} while reading the policies"))
-        ended = time.monotonic()
-        due = ended + max(source.every, (ended - began) / _PART)
+            _refuse(app, "policies", PolicyctlError(f"{type(error).__name__} while reading the policies"))
+        is_current.set()
+        due = time.monotonic() + max(source.every, apart.worked / _PART)
 
 
-async def _take(app: GatewayApp, source: Followed, signature: object) -> object:
+async def _follow_keys(app: GatewayApp, source: Followed) -> None:
+    """Keys by themselves: one that was withdrawn is not taken while policies cannot be read."""
+    while True:
+        await asyncio.sleep(min(source.every, _KEYS_SECONDS))
+        await _take_keys(app, source)
+
+
+async def _take_keys(app: GatewayApp, source: Followed) -> None:
+    try:
+        app.keys = await _Apart()(source.keys)
+    except PolicyctlError as error:
+        _refuse(app, "keys", error)
+    except Exception as error:  # noqa: BLE001 - as for policies
+        _refuse(app, "keys", PolicyctlError(f"{type(error).__name__} while reading the keys"))
+    else:
+        app.refusals.pop("keys", None)
+
+
+class _Apart:
+    """Does what may wait long in threads of its own, which do not keep the program from ending. `worked` are the seconds that a
+    processor was busy with it: a remote that was waited for is looked at as soon as any other."""
+
+    def __init__(self) -> None:
+        self.worked = 0.0
+
+    async def __call__(self, work: Callable[[], Found]) -> Found:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Found] = loop.create_future()
+
+        def give(put: Callable[[Any], None], what: Any) -> None:
+            if not done.cancelled():
+                put(what)
+
+        def run() -> None:
+            end: tuple[Callable[[Any], None], Any]
+            try:
+                end = done.set_result, work()
+            except BaseException as error:  # noqa: BLE001 - it is for what waits
+                end = done.set_exception, error
+            self.worked += time.thread_time()
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(give, *end)
+
+        threading.Thread(target=run, daemon=True).start()
+        return await done
+
+
+async def _take(app: GatewayApp, source: Followed, apart: _Apart, signature: object) -> object:
     """Load, and swap if nothing changed meanwhile; the signature of what is in use now."""
     try:
-        table = await asyncio.to_thread(source.load)
+        table = await apart(source.load)
     except PolicyctlError as error:
-        _refuse(app, error)
+        _refuse(app, "policies", error)
         return signature
-    if signature is not None and await asyncio.to_thread(source.signature) != signature:
+    if signature is not None and await apart(source.signature) != signature:
         return object()  # it changed while it was read: look again
-    if app.refused is not None or table.snapshot != app.table.snapshot:
-        app.table, app.refused = table, None
+    if app.refusals.pop("policies", None) is not None or table.snapshot != app.table.snapshot:
+        app.table = table
         app.observer.log("info", "policies", revision=table.revision, policies=len(table.policies))
         report_unreachable(app)
     return signature
 
 
-def _refuse(app: GatewayApp, error: PolicyctlError) -> None:
-    """Keep what is in use, and show why; once for each reason."""
+def _refuse(app: GatewayApp, what: str, error: PolicyctlError) -> None:
+    """Keep the policies or keys in use, and show why; once for each reason."""
     shown = [str(problem) for problem in error.problems[:5]] if isinstance(error, InvalidInput) else [str(error)]
     reason = "; ".join(shown)
-    if reason != app.refused:
-        app.refused = reason
+    if reason != app.refusals.get(what):
+        app.refusals[what] = reason
         app.observer.log("error", "refused", reason=reason, revision=app.table.revision)
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
 BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FORGOTTEN_SECONDS = 10  # after a worker shared its counters last; it does so each second
 _PREFIX = "policyctl_gateway_"
 Labels = tuple[tuple[str, str], ...]
 
@@ -73,7 +74,7 @@ class Metrics:
                 counts, times = _DECODER.decode(path.read_bytes())
                 other.counts.update(counts)
                 other.times.update(times)
-                yield other, _is_alive(int(path.stem))
+                yield other, _is_alive(path)
 
     def _join(self, other: Metrics, *, alive: bool) -> None:
         for key, amount in other.counts.items():
@@ -120,8 +121,10 @@ def _escaped(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
-def _is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
+def _is_alive(path: Path) -> bool:
+    """Whether the worker still runs that writes this file: its process, since another one may have got the number."""
+    try:
+        os.kill(int(path.stem), 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return time.time() - path.stat().st_mtime < FORGOTTEN_SECONDS

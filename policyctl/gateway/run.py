@@ -9,10 +9,12 @@ import os
 import resource
 import signal
 import socket
+import threading
 import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -21,6 +23,7 @@ from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.observed import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
+_INVALID = "Invalid HTTP request received."
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
 _ENDING = (signal.SIGINT, signal.SIGTERM)
 _RESTART_SECONDS = 1.0  # between two starts of a worker, and twice as long each time that one ended soon
@@ -59,17 +62,47 @@ class ClientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._head += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(memoryview(data))
+        except httptools.HttpParserError:
+            self.logger.warning(_INVALID)
+            self.send_400_response(_INVALID)
         if self.cycle is None or self.cycle.response_complete:
             self._expect_head()
         if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
+
+    def _parse(self, rest: memoryview) -> None:
+        """Parse what came. Upgrade is ignored (RFC 9110, 7.8). Raises HttpParserError."""
+        while True:
+            try:
+                return self.parser.feed_data(rest)
+            except httptools.HttpParserUpgrade as upgrade:
+                # The parser left out the body, which it would take for the next request: it reads the request again, as one
+                # that does not ask for another protocol.
+                head = self._head_without_upgrade()
+                self.parser = httptools.HttpRequestParser(self)
+                with suppress(AttributeError):  # httptools before 0.6.3; as uvicorn has it
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+                rest = rest[upgrade.args[0] :]
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head of the newest request. Raises HttpParserError for a tunnel, which cannot be refused and then go on."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise httptools.HttpParserError("a tunnel")
+        headers = b"".join(b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (method, self.url, self.parser.get_http_version().encode(), headers)
 
     def on_message_begin(self) -> None:
         self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the request is read again
         self._in_head, self._head = False, 0
         if self._late is not None:
             self._late.cancel()
@@ -77,8 +110,12 @@ class ClientProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._head = 0
         super().on_message_complete()
+        if not self.pipeline:  # after a large part of a body nothing would be read, so not that the client leaves
+            self.flow.resume_reading()
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -166,6 +203,7 @@ class _Supervisor:
         self.started: dict[int, float] = {}
         self.soon = 0  # workers in a row that ended soon after their start
         self.ending = False
+        self.noticed, self.held = os.pipe()  # the second is open in this process alone, so its end shows at the first
 
     def run(self, workers: int) -> None:
         for number in _ENDING:
@@ -180,7 +218,7 @@ class _Supervisor:
             lived = time.monotonic() - self.started.pop(pid, 0.0)
             if not self.ending:
                 self._pause(pid, status, lived)
-                self._start()
+                self._start(replaces=True)
 
     def _pause(self, pid: int, status: int, lived: float) -> None:
         """Log how a worker ended, and wait until another is started: longer each time that they end soon after their start."""
@@ -199,24 +237,32 @@ class _Supervisor:
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGTERM)
 
-    def _start(self) -> None:
+    def _start(self, *, replaces: bool = False) -> None:
         """Start a worker, unless all of them are to end."""
         # A worker must not get a signal while it still has the handlers of this process.
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
         if not self.ending:
             pid = os.fork()
             if not pid:
-                self._work()
+                self._work(replaces)
             self.started[pid] = time.monotonic()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
 
-    def _work(self) -> NoReturn:
+    def _work(self, replaces: bool) -> NoReturn:
         code = 1
         try:
+            os.close(self.held)
+            threading.Thread(target=self._end_with_supervisor, daemon=True).start()
             host, port = self.bound.getsockname()[:2]
             listener = listen(host, port, shared=True)
-            listener.listen(2048)
+            if not replaces:  # one that does listens only once its policies are current; until then the others answer
+                listener.listen(2048)
             _serve(self.app, listener, self.drain_seconds)
             code = 0
         finally:
             os._exit(code)
+
+    def _end_with_supervisor(self) -> None:
+        """End this worker once its supervisor has gone, however that ended: another gateway could share the port with it."""
+        os.read(self.noticed, 1)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -17,7 +17,7 @@ from policyctl.effect.tree import Tree, read_tree
 from policyctl.errors import NotKnown, PolicyctlError, RemoteError
 from policyctl.load.environment import GatewayConnection
 from policyctl.load.urls import http_url_error, is_safe_for_secrets, origin
-from policyctl.policy.document import Document, model_names, revision_of_policies, version_of
+from policyctl.policy.document import Document, model_names, revision_of, version_of
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, short_model, virtual_model
 
@@ -76,12 +76,18 @@ class Destination(NamedTuple):
 
 class PolicySnapshot(NamedTuple):
     """All that a table is made of: the policies' documents by canonical name, the models' upstreams, and of the other models
-    and policies why they cannot be used."""
+    and policies why they cannot be used.
+
+    `models` are the virtual models that are where the policies are. `own` are those of them that a file of the gateway's
+    directory has called in another way.
+    """
 
     policies: Mapping[str, Document]
     upstreams: Mapping[str, Upstream] = {}
     without: Mapping[str, str] = {}
     left_out: Mapping[str, str] = {}
+    models: Mapping[str, Document] = {}
+    own: frozenset[str] = frozenset()
 
 
 class RouteTable:
@@ -93,7 +99,7 @@ class RouteTable:
         self.policies = snapshot.policies
         self.without = snapshot.without
         self.left_out = snapshot.left_out
-        self.revision = revision_of_policies(snapshot.policies)
+        self.revision = revision_of(snapshot.policies, snapshot.models)
         self._known = KnownPolicies(snapshot.policies, whole=True, unclear=snapshot.left_out)
         self._upstreams = snapshot.upstreams
         self._pretend = pretend

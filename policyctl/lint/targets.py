@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from policyctl.effect.gateway import NEVER_AN_OUTCOME
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, format_path
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, provider_of
 from policyctl.rules import finding
 
@@ -132,7 +133,7 @@ def check_names(place: Group) -> Iterator[Finding]:
             yield finding(path, "P442", message)
 
 
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = late_pattern(
     r"""
       [$#]\{[^{}]*\}                       # ${NAME} and #{NAME}
     | \$\([^()]*\) | \$[A-Za-z_]\w*        # $(NAME) and $NAME
@@ -145,7 +146,7 @@ _PLACEHOLDER = re.compile(
     """,
     re.VERBOSE,
 )
-_NAME = re.compile(r"\b(?!(?:env|file|secret|vault|ssm|op|var|vars)\b)_*([A-Za-z]\w*?)_*\b")
+_NAME = late_pattern(r"\b(?!(?:env|file|secret|vault|ssm|op|var|vars)\b)_*([A-Za-z]\w*?)_*\b")
 
 
 def check_placeholders(place: Group) -> Iterator[Finding]:

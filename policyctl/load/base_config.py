@@ -248,7 +248,7 @@ def accesses(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> t
     found: dict[str, None] = {}
     try:
         head = Revision(directory, "HEAD")
-        commits = head.changes_of([*config_paths(head.folder), *referred_paths(head, now)], _MOST_CHANGES)
+        commits = head.changes_of([*config_paths(head.folder), *referred_paths(head.top, now)], _MOST_CHANGES)
         for commit in commits:
             if (access := _access_then(Revision(directory, commit), chosen)) is not None:
                 found[access] = None

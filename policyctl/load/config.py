@@ -242,7 +242,7 @@ def _resolve(file: ConfigFile, members: Mapping[str, _Resolved], source: Source)
             name: GatewayConnection(one.api_key, one.custom_host)
             for name, one in (file.gateway.connections if file.gateway else {}).items()
         },
-        receivers=tuple(Receiver(one.name, one.url, one.form, one.secret, one.states) for one in file.notify or ()),
+        receivers=tuple(Receiver(one.name, one.url or "", one.form, one.secret, one.states) for one in file.notify or ()),
     )
 
 

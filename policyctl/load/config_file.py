@@ -1,18 +1,16 @@
 """The form of policyctl.yaml: a strict model of each part, whose descriptions the manual and the JSON Schema show."""
 
-from __future__ import annotations
-
 import datetime
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
 from policyctl.load.urls import LOCAL, http_url_error, remote_url_error
 from policyctl.plan.settings import PARTIAL
-from policyctl.policy.schema import FileModel
+from policyctl.policy.schema import Apart, FileModel
 
 
 def _check_remote(text: str) -> str:
@@ -56,7 +54,7 @@ class TemplateFile(SafetyFile):
 
     extends: Annotated[str | None, Field(description=_EXTENDS)] = None
     remote: Annotated[str | None, Field(min_length=1, description="The remote, as for an environment.")] = None
-    auth: Annotated[AuthFile | None, Field(description="How to log in, merged by key.")] = None
+    auth: Annotated[Apart[AuthFile] | None, Field(description="How to log in, merged by key.")] = None
     ca_file: Annotated[str | None, Field(description="A file with the certificates of a private authority.")] = None
     labels: Annotated[Labels | None, Field(description=_LABELS)] = None
     vars: Annotated[dict[str, Any] | None, Field(description="Variables for the templates in policy and test files.")] = None
@@ -82,7 +80,9 @@ class GeneratorFile(FileModel):
         str, Field(min_length=1, description="The name of a row's environment, with expressions: prod-{{ tenant }}.")
     ]
     extends: Annotated[str | None, Field(description=f"{_EXTENDS} A column named extends wins.")] = None
-    defaults: Annotated[TemplateFile | None, Field(description="Settings of all rows, merged over the template's.")] = None
+    defaults: Annotated[Apart[TemplateFile] | None, Field(description="Settings of all rows, merged over the template's.")] = (
+        None
+    )
     labels: Annotated[Names, Field(description="The columns to select environments by.")] = ()
     vars: Annotated[Names, Field(description="The columns that policies may see, as variables.")] = ()
     min: Annotated[int, Field(ge=1, description="The fewest rows; fewer are an error. Default: 1.")] = 1
@@ -111,7 +111,7 @@ class EnvironmentFile(SafetyFile):
         ),
     ] = LOCAL
     auth: Annotated[
-        AuthFile | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
+        Apart[AuthFile] | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
     ] = None
     ca_file: Annotated[
         str | None,
@@ -122,7 +122,7 @@ class EnvironmentFile(SafetyFile):
     )
     extends: Annotated[str | None, Field(description=_EXTENDS)] = None
     labels: Annotated[Labels | None, Field(description=_LABELS)] = None
-    suspend: Annotated[SuspendFile | None, Field(description="Leave this environment as it is for a while.")] = None
+    suspend: Annotated[Apart[SuspendFile] | None, Field(description="Leave this environment as it is for a while.")] = None
 
 
 def _check_origin(text: str) -> str:
@@ -196,21 +196,39 @@ def _check_address(text: str) -> str:
 NotifiedState = Literal["in_sync", "pending", "drifted", "conflict", "fighting", "refused", "failed", "suspended"]
 
 
+# For editors, what `ReceiverFile` checks.
+_OF_FORM: dict[str, Any] = {
+    "if": {"properties": {"form": {"const": "issue"}}, "required": ["form"]},
+    "then": {"properties": {"url": {"type": "null"}, "secret": {"type": "null"}}},
+    "else": {"properties": {"url": {"type": "string"}}, "required": ["url"]},
+}
+
+
 class ReceiverFile(FileModel):
     """Who is notified of environments that `policyctl watch` finds in another state."""
 
+    model_config = ConfigDict(json_schema_extra=_OF_FORM)
+
     name: Annotated[str, Field(min_length=1, description="What messages and metrics call it.")]
     url: Annotated[
-        str,
-        AfterValidator(_check_address),
-        Field(description="Where notifications are posted: an https:// URL, or a reference to one that is secret."),
-    ]
+        Annotated[str, AfterValidator(_check_address)] | None,
+        Field(
+            description="Where notifications are posted: an https:// URL, or a reference to one that is secret. An issue has "
+            "none, and every other form needs one."
+        ),
+    ] = None
     form: Annotated[
-        Literal["json", "slack"],
-        Field(description="json: everything, as JSON. slack: a text, as Slack and those like it take it. Default: json."),
+        Literal["json", "slack", "issue"],
+        Field(
+            description="json: everything, as JSON. slack: a text, as Slack and those like it take it. issue: one issue on "
+            "GitHub or GitLab, which lists the environments in these states. Default: json."
+        ),
     ] = "json"
     secret: Annotated[
-        Secret | None, Field(description="A reference to the secret that signs notifications, such as env:HOOK_SECRET.")
+        Secret | None,
+        Field(
+            description="A reference to the secret that signs notifications, such as env:HOOK_SECRET. An issue is not signed."
+        ),
     ] = None
     states: Annotated[
         Annotated[tuple[NotifiedState, ...], Field(strict=False, min_length=1)],
@@ -220,11 +238,22 @@ class ReceiverFile(FileModel):
         ),
     ] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.form != "issue" and self.url is None:
+            raise PydanticCustomError("receiver", "needs a url with form {form}", {"form": self.form})
+        if self.form == "issue" and (self.url is not None or self.secret is not None):
+            why = "has form issue, so leave out url and secret: the token shows where it is opened"
+            raise PydanticCustomError("receiver", why)
+        return self
+
 
 def _check_receivers(receivers: tuple[ReceiverFile, ...]) -> tuple[ReceiverFile, ...]:
     names = [one.name for one in receivers]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PydanticCustomError("receivers", "has two receivers named {name}; give each its own name", {"name": twice[0]})
+    if [one.form for one in receivers].count("issue") > 1:
+        raise PydanticCustomError("receivers", "has two receivers of form issue; one lists every environment")
     return receivers
 
 
@@ -235,11 +264,11 @@ class ConfigFile(SafetyFile):
         str | None,
         Field(description="The environment to use without --env. With several environments and no default, --env is required."),
     ] = None
-    lint: Annotated[LintFile | None, Field(description="Which lint rules run.")] = None
-    effect: Annotated[EffectFile | None, Field(description="How effects on traffic are computed.")] = None
-    gateway: Annotated[GatewayFile | None, Field(description="How policyctl gateway reaches the providers.")] = None
+    lint: Annotated[Apart[LintFile] | None, Field(description="Which lint rules run.")] = None
+    effect: Annotated[Apart[EffectFile] | None, Field(description="How effects on traffic are computed.")] = None
+    gateway: Annotated[Apart[GatewayFile] | None, Field(description="How policyctl gateway reaches the providers.")] = None
     environments: Annotated[
-        Annotated[dict[str, EnvironmentFile], Field(min_length=1)] | None,
+        Annotated[dict[str, Apart[EnvironmentFile]], Field(min_length=1)] | None,
         Field(description="The environments by name. Default: one environment, local, on the embedded remote."),
     ] = None
     required_version: Annotated[
@@ -247,10 +276,11 @@ class ConfigFile(SafetyFile):
         Field(description="The versions of policyctl that read this file, such as >=0.1,<1. It is checked before all else."),
     ] = None
     templates: Annotated[
-        dict[str, TemplateFile] | None, Field(description="Settings by name that environments extend. They are never planned.")
+        dict[str, Apart[TemplateFile]] | None,
+        Field(description="Settings by name that environments extend. They are never planned."),
     ] = None
     fleet: Annotated[
-        Annotated[tuple[GeneratorFile, ...], Field(strict=False, min_length=1)] | None,
+        Annotated[tuple[Apart[GeneratorFile], ...], Field(strict=False, min_length=1)] | None,
         Field(description="Environments that are generated from inventories, one for each row."),
     ] = None
     allow_origins: Annotated[
@@ -261,10 +291,15 @@ class ConfigFile(SafetyFile):
         ),
     ] = None
     waves: Annotated[
-        Annotated[tuple[WaveFile, ...], Field(strict=False, min_length=1)] | None,
+        Annotated[tuple[Apart[WaveFile], ...], Field(strict=False, min_length=1)] | None,
         Field(description="The order in which many environments are applied: a wave begins when the one before ended well."),
     ] = None
     notify: Annotated[
-        Annotated[tuple[ReceiverFile, ...], Field(strict=False, min_length=1), AfterValidator(_check_receivers)] | None,
+        Annotated[
+            tuple[Apart[ReceiverFile], ...],
+            Field(strict=False, min_length=1),
+            AfterValidator(_check_receivers),
+        ]
+        | None,
         Field(description="Who is notified of environments that policyctl watch finds in another state."),
     ] = None

@@ -61,9 +61,12 @@ class Elsewhere:
     `gap` is why these are not all.
     """
 
-    def __init__(self, repository: Repository, folder: str, inventories: Sequence[str], known: Collection[str]) -> None:
+    def __init__(
+        self, repository: Repository, folder: str, inventories: Sequence[str], known: Collection[str], only: str | None = None
+    ) -> None:
         """`inventories` are the files, besides those of the configuration, that decide how the directory was read. What is in
-        it at the commits that are `known` is left out."""
+        it at the commits that are `known` is left out. With `only` nothing but the history of that commit counts."""
+        self._head, self._others = only or "HEAD", ["--all"] if only is None else []
         self.gap: str | None = None
         self._known, self._trees = frozenset(known), _MOST_TREES
         self.folder = folder
@@ -127,7 +130,7 @@ class Elsewhere:
     def whose(self, commit: str) -> str:
         """Where a commit is: ` of a merged branch`, ` of another branch`; empty for one that the checked out one goes back
         to by first parents."""
-        if commit in self._first_parents:
+        if commit in self.first_parents:
             return ""
         ran = self._repository.run("merge-base", "--is-ancestor", commit, "HEAD")
         if ran.returncode == 0:
@@ -136,14 +139,16 @@ class Elsewhere:
         return " of another branch" if held.stdout.strip() else " that is on no branch"
 
     @cached_property
-    def _first_parents(self) -> frozenset[str]:
-        return frozenset(self._repository.output("rev-list", "--first-parent", "HEAD").decode().split())
+    def first_parents(self) -> frozenset[str]:
+        """The commits that the checked out one goes back to by first parents, and that one."""
+        return frozenset(self._repository.output("rev-list", "--first-parent", self._head).decode().split())
 
     def _changes(self) -> Changes:
         configs = (path for one in self._folders for path in config_paths(one))
         paths = [] if "" in self._folders else list(dict.fromkeys((*self._folders, *configs, *self._inventories)))
-        options = ("--full-history", f"--max-count={MOST_COMMITS}", "HEAD", "--all")
-        ran = self._repository.run("rev-list", *options, "--reflog", "--", *paths)
+        options = ("--full-history", f"--max-count={MOST_COMMITS}", self._head, *self._others)
+        reflog = ["--reflog"] if self._others else []
+        ran = self._repository.run("rev-list", *options, *reflog, "--", *paths)
         if ran.returncode:  # the reflog may name commits that are gone
             commits = self._repository.output("rev-list", *options, "--", *paths).decode().split()
         else:

@@ -66,8 +66,7 @@ class Environment:
 
     @property
     def logs_in(self) -> bool:
-        """Whether its remote may be sent credentials: those of `auth`, or those that libpq finds by itself (in PGPASSWORD, the
-        file of PGPASSFILE, or a service)."""
+        """Whether credentials go to its remote: those of `auth`, or a password that PostgreSQL's client finds by itself."""
         return self.auth is not None or is_postgres(self.remote)
 
     def speaks_for(self, name: str) -> bool:
@@ -117,11 +116,11 @@ class GatewayConnection(NamedTuple):
 
 
 class Receiver(NamedTuple):
-    """Who is notified by a watch: an address or a reference to one, the form of the messages, a reference to the secret that
-    signs them, and the states to notify of."""
+    """Who is notified by a watch: an address or a reference to one (empty for an issue), the form of the messages, a reference
+    to the secret that signs them, and the states to notify of."""
 
     name: str
-    url: str
+    url: str = ""
     form: str = "json"
     secret: str | None = None
     states: tuple[str, ...] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")

@@ -11,21 +11,20 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from functools import cache, cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from policyctl.errors import InvalidInput, PolicyctlError, errors_in
-from policyctl.load.base_config import config_in, config_paths, is_policy_file
+from policyctl.load.base_config import config_paths, is_policy_file
 from policyctl.load.documents import FileResult, read_contents
 from policyctl.load.elsewhere import Elsewhere, Files, PastConfig, Way, inventories_then, way_text
-from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.environment import Config, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import PastCommit, Revision, TreeEntry
-from policyctl.load.kinds import CONFIG_FILE, is_templated
+from policyctl.load.kinds import is_templated
+from policyctl.load.past import ConfigThen, EnvironmentsThen, EnvironmentThen
 from policyctl.load.source import MAX_BYTES, is_lfs_pointer, source_of
-from policyctl.load.urls import LOCAL
 from policyctl.plan.change import Desired
 from policyctl.policy.document import written_text
 
@@ -39,38 +38,14 @@ class PastVersion(NamedTuple):
     """A version of a policy or model and the youngest commit with it. `way` is how Git had it, if not along the first parents.
 
     Without `desired` it is a version of a file that could not be read as policies: `content` is its text, empty if that is
-    not known either.
+    not known either, and `doubt` is why what it held for the environment is not known, if it can be read.
     """
 
     commit: str
     desired: Desired | None
     content: bytes = b""
     way: Way | None = None
-
-
-class _Then(NamedTuple):
-    """An environment as it was at a commit, its inventories, and the directory, which may have been another one."""
-
-    environment: Environment
-    inventories: frozenset[str]
-    folder: str
-
-    def includes(self, path: str) -> bool:
-        """Whether loading the directory for the environment read the policy file at a path."""
-        include = self.environment.include
-        if not path.startswith(self.folder) or path in self.inventories:
-            return False
-        return include is None or any(fnmatchcase(path.removeprefix(self.folder), pattern) for pattern in include)
-
-
-class _Config(NamedTuple):
-    """A configuration of then, and the paths of its inventories."""
-
-    environments: Mapping[str, Environment]
-    inventories: frozenset[str]
-
-
-_NO_CONFIG = _Config(NO_CONFIG.environments, frozenset())
+    doubt: str = ""
 
 
 class History:
@@ -79,15 +54,17 @@ class History:
     Several threads may use it at once.
     """
 
-    def __init__(self, directory: Path, config: Config, within: int | None = None) -> None:
+    def __init__(self, directory: Path, config: Config, within: int | None = None, only: str | None = None) -> None:
         """`config` is the one in use, whose inventories are looked for in the past too. `within` is how many commits of the
-        repository to look at, whatever they changed. Raises PolicyctlError without git, a repository or a commit, and Refused
-        for a directory that a link or a submodule leads to."""
-        self._revision, self._within = Revision(directory, "HEAD"), within
+        repository to look at, whatever they changed; with `only` a revision, of which nothing but the history counts. Raises
+        PolicyctlError without git, a repository or a commit, UsageError for an unknown revision, and Refused for a directory
+        that a link or a submodule leads to."""
+        self._revision, self._within, self._alone = Revision(directory, only or "HEAD"), within, only is not None
         folder, top = self._revision.folder, self._revision.top
         self._configs = config_paths(folder)
         self._inventories = [path for one in config.inventories if (path := _below(one, top)) is not None]
-        self._known: dict[Files, _Config] = {}
+        self._environments = EnvironmentsThen(config, self._revision)
+        self._known: dict[Files, ConfigThen] = {}
         self._is_read = cache(lambda entry: is_policy_file(entry, folder))
         self._results: dict[tuple[str, str, bool, str], FileResult | None] = {}
         self._room_for_configs = _MOST_CONFIGS
@@ -96,13 +73,18 @@ class History:
 
     @property
     def commit(self) -> str:
-        """The commit that is checked out."""
+        """The commit that is checked out, or that of the revision."""
         return self._revision.commit
+
+    def has(self, commit: str) -> bool:
+        """Whether a commit is in the history of that one."""
+        return self._revision.repository.run("merge-base", "--is-ancestor", commit, self.commit).returncode == 0
 
     @cached_property
     def _elsewhere(self) -> Elsewhere:
         """All other commits, and where the directory was before."""
-        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories], self._walked)
+        only = self.commit if self._alone else None
+        return Elsewhere(self._revision.repository, self._revision.folder, [*self._inventories], self._walked, only)
 
     def way(self, version: PastVersion) -> str:
         """How Git had a version, for a sentence; empty along the first parents."""
@@ -123,6 +105,8 @@ class History:
         revision, folder = self._revision, self._revision.folder
         paths = [folder, *self._configs, *self._inventories] if folder else []
         walks = [revision.walk(paths, MOST_COMMITS, self._ends_of(revision))]
+        if self._alone:
+            return walks
         with suppress(PolicyctlError):  # most clones of a pull request have no such branch
             upstream = Revision(revision.top / folder, _UPSTREAM)
             walks.append(upstream.walk(paths, MOST_COMMITS, [revision.commit, *self._ends_of(upstream)]))
@@ -176,9 +160,10 @@ class History:
             for step in walk:
                 _go_back(state, step.entries)
                 with self._lock:
-                    key, then = self._environment_then(state, environment)
+                    key = self._files_of(state)
+                    thens = self._environments_then(key, self._revision.folder, environment)
                     paths = list(state if key != before else step.entries)
-                    found = list(self._of_commit(step.commit, paths, state, then, environment, seen))
+                    found = list(self._of_commit(step.commit, paths, state, thens, environment, seen))
                 before = key
                 yield from found
         if not self._ends:
@@ -188,50 +173,60 @@ class History:
         with self._lock:
             files, states = self._elsewhere.files, self._elsewhere.states
             self._contents.update(self._read([one.entry.id for one in files if one.entry.id not in self._contents]))
-        thens: dict[PastConfig, _Then | None] = {}
+        thens: dict[PastConfig, list[EnvironmentThen]] = {}
         for one in files:
             state = states[one.commit, one.folder]
             with self._lock:
                 if state not in thens:
-                    thens[state] = self._environment_elsewhere(one.commit, state, now)
-                then = thens[state]
-                found = [] if then is None else list(self._of_entry(one.commit, one.entry, then, now, seen))
-            # What could not be applied as it is now does not count here: it may be work in progress.
-            yield from (version for version in found if version.desired is not None or not version.content)
+                    thens[state] = self._environments_elsewhere(one.commit, state, now)
+                found = [version for then in thens[state] for version in self._of_entry(one.commit, one.entry, then, now, seen)]
+            # What could not be applied as it is now does not count on another branch: it may be work in progress.
+            merged = one.commit in self._elsewhere.first_parents
+            yield from (
+                version for version in found if merged or version.desired is not None or version.doubt or not version.content
+            )
 
-    def _environment_elsewhere(self, commit: str, state: PastConfig, now: Environment) -> _Then | None:
-        """The environment as it was with a configuration; None once too many have been read."""
+    def _environments_elsewhere(self, commit: str, state: PastConfig, now: Environment) -> list[EnvironmentThen]:
+        """The environment as it was with a configuration; none once too many have been read."""
         if state.files not in self._known:
             contents = self._read([identifier for _, identifier in state.files if identifier not in self._contents])
             self._contents.update(contents)
             self._room_for_configs -= sum(map(len, contents.values()))
         if self._room_for_configs < 0:
             self._elsewhere.gap = f"the configuration of commit {commit[:12]} and of older ones elsewhere was not read"
-            return None
-        return self._then(state.files, state.folder, now)
+            return []
+        return self._environments_then(state.files, state.folder, now)
 
     def _of_commit(
         self,
         commit: str,
         paths: Sequence[str],
         state: Mapping[str, TreeEntry],
-        then: _Then,
+        thens: Sequence[EnvironmentThen],
         now: Environment,
         seen: set[object],
     ) -> Iterator[PastVersion]:
         for path in paths:
             entry = state.get(path)
             if entry is not None and self._is_read(entry):
-                yield from self._of_entry(commit, entry, then, now, seen)
+                for then in thens:
+                    yield from self._of_entry(commit, entry, then, now, seen)
 
     def _of_entry(
-        self, commit: str, entry: TreeEntry, then: _Then, now: Environment, seen: set[object]
+        self, commit: str, entry: TreeEntry, then: EnvironmentThen, now: Environment, seen: set[object]
     ) -> Iterator[PastVersion]:
-        """What a file held, unless that was `seen`."""
-        if not then.includes(entry.path):
+        """What a file held, unless that was `seen`. Of what was rendered with variables that are not known, also what it is
+        with those of today: if that is live, it was applied."""
+        if not then.may_include(entry.path):
             return
         content = self._contents.get(entry.id, b"")
-        result = self._result(entry, content, then.environment)
+        if then.doubt and content and (is_templated(content) or not then.includes(entry.path)):
+            if (entry.id, then.doubt) not in seen:
+                seen.add((entry.id, then.doubt))
+                yield PastVersion(commit, None, content, doubt=then.doubt)
+            if not then.includes(entry.path):
+                return
+        result = self._result(entry, content, then.environment, models=now.settings.models)
         mark = entry.id if result is None else id(result)
         if mark in seen:
             return
@@ -250,53 +245,34 @@ class History:
     def _walked(self) -> frozenset[str]:
         return frozenset(step.commit for walk in self._walks for step in walk)
 
-    def _result(self, entry: TreeEntry, content: bytes, environment: Environment) -> FileResult | None:
-        """What a file held; None if it cannot be read at all. A content is rendered once for each set of variables in it."""
+    def _result(self, entry: TreeEntry, content: bytes, environment: Environment, *, models: bool) -> FileResult | None:
+        """What a file held, with virtual models if they are managed now; None if it cannot be read at all. A content is
+        rendered once for each set of variables in it."""
         if entry.kind != "file" or entry.id not in self._contents:
             return None
         used = {}
         if is_templated(content):
             used = {name: value for name, value in environment.vars.items() if name.encode() in content}
-        key = (entry.id, entry.path.rpartition("/")[2], environment.settings.models, written_text(used) if used else "")
+        key = (entry.id, entry.path.rpartition("/")[2], models, written_text(used) if used else "")
         if key not in self._results:
             try:
                 source = source_of(content, entry.path)
-                self._results[key] = read_contents(source, environment.vars, models=environment.settings.models)
+                self._results[key] = read_contents(source, environment.vars, models=models)
             except InvalidInput:
                 self._results[key] = None
         return self._results[key]
 
-    def _environment_then(self, state: Mapping[str, TreeEntry], now: Environment) -> tuple[Files, _Then]:
-        """The environment as it was, by the configuration among these entries, and a key that is equal for equal ones."""
+    def _files_of(self, state: Mapping[str, TreeEntry]) -> Files:
+        """The configuration among these entries."""
         nearest = next((path for path in self._configs if path in state), None)
         entries = [entry for path in (nearest, *self._inventories) if path and (entry := state.get(path))]
-        key = tuple((entry.path, entry.id) for entry in entries)
-        return key, self._then(key, self._revision.folder, now)
+        return tuple((entry.path, entry.id) for entry in entries)
 
-    def _then(self, files: Files, folder: str, now: Environment) -> _Then:
-        """The environment in a configuration, by its name or else by its remote; today's if that does not have it."""
-        config = self._config_of(files)
-        found = config.environments.get(now.name)
-        if found is None and now.remote != LOCAL:  # the embedded one is that of each name
-            found = next((one for one in config.environments.values() if one.remote == now.remote), None)
-        return _Then(found or now, config.inventories, folder)
-
-    def _config_of(self, files: Files) -> _Config:
-        """The configuration in files, of which the first one is policyctl.yaml; the defaults if it is not valid, in which case
-        nothing was applied with it."""
+    def _environments_then(self, files: Files, folder: str, now: Environment) -> list[EnvironmentThen]:
+        """The environment as it was with the configuration in files."""
         if files not in self._known:
-            self._known[files] = self._read_config(dict(files))
-        return self._known[files]
-
-    def _read_config(self, ids: Mapping[str, str]) -> _Config:
-        path = next(iter(ids), "")
-        if PurePosixPath(path).name != CONFIG_FILE:
-            return _NO_CONFIG
-        try:
-            config = config_in(path, lambda file: self._contents.get(ids[file]) if file in ids else None)
-        except InvalidInput:
-            return _NO_CONFIG
-        return _Config(config.environments, frozenset(os.path.normpath(one) for one in config.inventories))
+            self._known[files] = self._environments.read(dict(files), self._contents.get)
+        return self._environments.find(self._known[files], folder, now)
 
 
 def is_known(content: bytes) -> bool:

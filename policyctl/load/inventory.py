@@ -5,7 +5,6 @@ A file that cannot be read as a whole gives no rows at all: an environment must 
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -69,6 +68,8 @@ def _text(content: bytes, file: str) -> str:
 
 
 def _csv(text: str, file: str) -> Inventory:
+    import csv  # most directories have no inventory
+
     reader = csv.reader(io.StringIO(text), strict=True)
     rows: list[Row] = []
     problems: list[Problem] = []

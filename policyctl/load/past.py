@@ -1,19 +1,31 @@
-"""The policy files as they were at a git revision, read from the object store: nothing is checked out."""
+"""What was: the policy files at a git revision, and the environments in a policyctl.yaml of then. Nothing is checked out.
+
+What is not known of an environment is reported as that: with today's variables in the place of those of then, every version
+would look like one that never was applied.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, Refused
-from policyctl.load.base_config import config_at, is_policy_file, reading_base
+from policyctl.load.base_config import config_at, config_in, config_paths, is_policy_file, reading_base
 from policyctl.load.directory import Files
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import Revision, TreeEntry
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import is_lfs_pointer
+from policyctl.load.urls import identities_of, is_other_instance
+
+_SYNTAX = "P002"
+_NO_FILE = f"{CONFIG_FILE} is not in Git"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,3 +134,117 @@ def files_at(
     entries = policy_entries(revision, is_inventory)
     read, folder = reading_base(revision, entries), Path(revision.folder)
     return Files([entry.path for entry in entries], problems, folder, tests=tests, several=several, read=read)
+
+
+class EnvironmentThen(NamedTuple):
+    """An environment as it was at a commit, its inventories, and the directory, which may have been another one.
+
+    `doubt` is why its variables and `include` of then are not known; those of today are in their place.
+    """
+
+    environment: Environment
+    inventories: frozenset[str]
+    folder: str
+    doubt: str = ""
+
+    def may_include(self, path: str) -> bool:
+        """Whether loading the directory for the environment read the policy file at a path, or may have."""
+        return path.startswith(self.folder) and path not in self.inventories and (bool(self.doubt) or self.includes(path))
+
+    def includes(self, path: str) -> bool:
+        """Whether its `include` has a path in the directory."""
+        include = self.environment.include
+        return include is None or any(fnmatchcase(path.removeprefix(self.folder), pattern) for pattern in include)
+
+
+@dataclass(frozen=True)
+class ConfigThen:
+    """The environments of a configuration of then, the paths of its inventories, and what their remotes are.
+
+    `broken` are environments that cannot be used today, though the others can. `folders` are those that paths in a remote may
+    start from: where the configuration was, and where it is now. `doubt` is why the environments are not known.
+    """
+
+    environments: Mapping[str, Environment]
+    inventories: frozenset[str] = frozenset()
+    folders: tuple[str, ...] = ()
+    doubt: str = ""
+    broken: frozenset[str] = frozenset()
+
+    @cached_property
+    def identities(self) -> dict[str, frozenset[object]]:
+        """By the name of an environment what is the same for every spelling of its remote."""
+        remotes = {name: one.remote for name, one in self.environments.items()}
+        found = [identities_of(remotes, folder) for folder in self.folders]
+        return {name: frozenset().union(*(one[name] for one in found)) for name in remotes}
+
+
+class EnvironmentsThen:
+    """Finds environments of today in the configurations of then."""
+
+    def __init__(self, config: Config, head: Revision) -> None:
+        """`config` is the one in use, for the directory as it is at the `head` that is checked out."""
+        self._top, self._config, self._head = head.top, config, head
+        self._here = str(head.top / head.folder) if config.path is None else os.path.abspath(config.path.parent)
+        self._today = ConfigThen(config.environments, folders=(self._here,))
+
+    def read(self, ids: Mapping[str, str], content: Callable[[str], bytes | None]) -> ConfigThen:
+        """The configuration in files, by path their ids, of which the first one is policyctl.yaml. `content` returns that of
+        an id; None if it is not known."""
+        path = next(iter(ids), "")
+        if PurePosixPath(path).name != CONFIG_FILE:
+            return ConfigThen({}, doubt=_NO_FILE if self._untracked else "")
+        if content(ids[path]) is None:
+            return ConfigThen({}, doubt=f"the content of {path} of then is not known")
+        try:
+            config = config_in(path, lambda file: content(ids[file]) if file in ids else None)
+        except InvalidInput as error:
+            # No policyctl ever read what is not YAML. All else may have been valid for the one of then.
+            never = all(one.code == _SYNTAX and one.mark.file == path for one in error.problems)
+            return ConfigThen({}, doubt="" if never else f"{path} of then is not valid for this policyctl")
+        inventories = frozenset(os.path.normpath(one) for one in config.inventories)
+        folders = dict.fromkeys((str(self._top / path.rpartition("/")[0]), self._here))
+        return ConfigThen(config.environments, inventories, tuple(folders), broken=frozenset(config.broken))
+
+    def find(self, then: ConfigThen, folder: str, now: Environment) -> list[EnvironmentThen]:
+        """The environment in a configuration: those of then with the same remote, else the one of the same name.
+
+        If it has none of these, today's is the answer: nothing was applied from there, unless there is a `doubt`.
+        """
+        found, doubt = self._matches(then, now)
+        return [EnvironmentThen(one, then.inventories, folder, doubt) for one in found]
+
+    def _matches(self, then: ConfigThen, now: Environment) -> tuple[list[Environment], str]:
+        named = then.environments.get(now.name)
+        if named is not None and named.remote == now.remote:
+            return [named], ""
+        own = self._today.identities.get(now.name, frozenset())
+        if same := [one for name, one in then.environments.items() if then.identities[name] & own]:
+            return same, ""
+        return [named or now], then.doubt or self._doubt(then, now)
+
+    def _doubt(self, then: ConfigThen, now: Environment) -> str:
+        """Why an environment may have been another one of a configuration, or what it was is not known: one that is gone may
+        have been this one, under another name and another address of its remote. One that is still there was not, and neither
+        was one without variables: it could not render a template."""
+        if now.name in then.broken:
+            return f"environment {now.name} of then cannot be used by this policyctl"
+        gone = [
+            name
+            for name, one in then.environments.items()
+            if one.vars
+            and name not in self._today.environments
+            and not then.identities[name] & self._remotes
+            and not is_other_instance(one.remote, now.remote)
+        ]
+        gone += sorted(then.broken - self._today.environments.keys() - self._config.broken.keys())
+        return f"it may have been environment {gone[0]} of then" if gone else ""
+
+    @cached_property
+    def _untracked(self) -> bool:
+        """Whether the configuration in use is not in Git. If it is, nothing was applied from commits that lack it."""
+        return self._config.path is not None and not self._head.entries(config_paths(self._head.folder))
+
+    @cached_property
+    def _remotes(self) -> frozenset[object]:
+        return frozenset().union(*self._today.identities.values())

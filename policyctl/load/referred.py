@@ -92,11 +92,11 @@ def access_now(directory: Path, config: Config) -> Callable[[Environment], str]:
     return partial(_access, config, mark)
 
 
-def referred_paths(then: Revision, config: Config) -> list[str]:
-    """The paths, from the repository's top, of the files in it that a configuration refers to, inventories too."""
+def referred_paths(top: Path, config: Config) -> list[str]:
+    """The paths, from a repository's top, of the files in it that a configuration refers to, inventories too."""
     paths = [_folder(config) / where for one in config.environments.values() for _, where in _references(one)]
     paths += config.inventories
-    return [below.as_posix() for path in paths for below in _below(then.top, path)]
+    return [below.as_posix() for path in paths for below in _below(top, path)]
 
 
 def _access(config: Config, mark: Callable[[Path], str | None], environment: Environment) -> str:

@@ -1,7 +1,5 @@
 """Scenario test files: their strict model, and the tests in them for one environment's variables."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal

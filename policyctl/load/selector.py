@@ -10,12 +10,13 @@ from typing import NamedTuple
 from policyctl.errors import UsageError
 from policyctl.policy.document import digest
 from policyctl.policy.findings import did_you_mean
+from policyctl.policy.memo import late_pattern
 
 _WORD = r"[A-Za-z0-9_](?:[A-Za-z0-9_./-]*[A-Za-z0-9_])?"
-_PARTS = re.compile(r"(?:[^,()]|\([^()]*\))+")
-_EQUALS = re.compile(rf"(?P<key>{_WORD})\s*(?P<sign>==|=|!=)\s*(?P<value>{_WORD}|)")
-_SET = re.compile(rf"(?P<key>{_WORD})\s+(?P<sign>in|notin)\s+\(\s*(?P<values>{_WORD}(?:\s*,\s*{_WORD})*)\s*\)")
-_EXISTS = re.compile(rf"(?P<sign>!?)\s*(?P<key>{_WORD})")
+_PARTS = late_pattern(r"(?:[^,()]|\([^()]*\))+")
+_EQUALS = late_pattern(rf"(?P<key>{_WORD})\s*(?P<sign>==|=|!=)\s*(?P<value>{_WORD}|)")
+_SET = late_pattern(rf"(?P<key>{_WORD})\s+(?P<sign>in|notin)\s+\(\s*(?P<values>{_WORD}(?:\s*,\s*{_WORD})*)\s*\)")
+_EXISTS = late_pattern(rf"(?P<sign>!?)\s*(?P<key>{_WORD})")
 _WRITE = "write key=value, key!=value, key in (a,b), key or !key"
 _ALL = " (policyctl env list shows all)"
 _GLOB = frozenset("*?[")

@@ -1,7 +1,5 @@
 """The form of the settings in policyctl.yaml that any environment may have: logins, guards and limits."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
@@ -12,7 +10,7 @@ from policyctl.load.urls import is_local
 from policyctl.load.watch_file import WatchFile
 from policyctl.plan.settings import Guard, Part
 from policyctl.policy.findings import did_you_mean, format_path
-from policyctl.policy.schema import FileModel
+from policyctl.policy.schema import Apart, FileModel
 
 LoginType = Literal["ibm_iam", "mcsp", "mcsp_v1", "mcsp_v2", "cpd", "zen_api_key", "bearer", "local"]
 FIELDS = ("url", "username", "api_key", "password", "token")
@@ -182,7 +180,7 @@ class GuardExceptionFile(FileModel):
     reason: Annotated[str, Field(min_length=1, description="Why; plans show it.")]
 
 
-GuardExceptions = Annotated[tuple[GuardExceptionFile, ...], Field(strict=False)]
+GuardExceptions = Annotated[tuple[Apart[GuardExceptionFile], ...], Field(strict=False)]
 
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)]
@@ -255,9 +253,9 @@ class SafetyFile(FileModel):
             "files."
         ),
     ] = None
-    limits: Annotated[LimitsFile | None, Field(description="How much one plan may change.")] = None
+    limits: Annotated[Apart[LimitsFile] | None, Field(description="How much one plan may change.")] = None
     guards: Annotated[
-        GuardsFile | None,
+        Apart[GuardsFile] | None,
         Field(description="What a changed policy may do to traffic. Each guard of an environment wins for itself."),
     ] = None
     guard_exceptions: Annotated[
@@ -272,6 +270,6 @@ class SafetyFile(FileModel):
         ),
     ] = None
     watch: Annotated[
-        WatchFile | None,
+        Apart[WatchFile] | None,
         Field(description="How policyctl watch treats an environment. Each setting of an environment wins for itself."),
     ] = None

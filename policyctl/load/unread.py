@@ -14,6 +14,7 @@ from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem
 from policyctl.load.git import repository_top
 from policyctl.load.kinds import CONFIG_FILE, Kind, is_test_file, kind_of
 from policyctl.load.source import SUFFIXES, read_bytes, source_of
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import canonical_name, virtual_model
 from policyctl.rules import severity_of
 
@@ -28,9 +29,9 @@ CONFIG_LOOKALIKES = (*SUFFIXES, ".jsonc", ".json5", ".toml")
 _LONGEST = 1024 * 1024  # bytes; larger unread files are not examined
 _BEGINNING = 4096  # bytes that show the kind of a file
 _MANY = 5000  # unread files to examine
-_NAMED_LIKE_ONE = re.compile(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
+_NAMED_LIKE_ONE = late_pattern(r"\.(ya?ml|json)([~._-]|$)|\.(jsonc|json5|yalm|ymal|yam)$", re.IGNORECASE)
 # The first key of a mapping, after comments and a document's start.
-_BEGINS_LIKE_ONE = re.compile(
+_BEGINS_LIKE_ONE = late_pattern(
     rb"(\xef\xbb\xbf)?([^\S\n]*+(#[^\n]*|---[^\n]*|%[^\n]*)?\n)*+(\s*+\{|[\"']?(spec_version|kind|name|display_name|description|policy)[\"']?\s*:)"
 )
 

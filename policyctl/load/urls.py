@@ -239,6 +239,21 @@ def same_remotes(remotes: Mapping[str, str], folder: str) -> Iterator[tuple[str,
             yield name, other
 
 
+def identities_of(remotes: Mapping[str, str], folder: str) -> dict[str, frozenset[Any]]:
+    """By the name of an environment what every spelling of its remote has in common; two remotes are one if they share any of
+    it. `folder` is that of policyctl.yaml. A git revision has nothing."""
+    return {name: frozenset(_identities(name, remote, folder, remotes)) for name, remote in remotes.items()}
+
+
+def is_other_instance(one: str, other: str) -> bool:
+    """Whether two remotes are surely different: two instances on one server. Two servers may be one under two names, and two
+    other paths of one server may lead to the same."""
+    if not (is_http(one) and is_http(other)):
+        return False
+    mine, theirs = (next(_identities("", remote, "", {}), (remote, "")) for remote in (one, other))
+    return mine[0] == theirs[0] and mine != theirs and all("/instances/" in path for _, path in (mine, theirs))
+
+
 def remote_identity(url: str, name: str = "") -> str:
     """A text that is the same for every spelling of a complete remote URL, for a lock of that remote."""
     return repr(next(_identities(name, url, "", {}), url))
@@ -268,7 +283,7 @@ def _identities(name: str, remote: str, folder: str, remotes: Mapping[str, str])
             server = origin(remote)
             host = "localhost" if is_loopback_host(server.host) or server.host == "0.0.0.0" else server.host.removesuffix(".")  # noqa: S104 - compared
             path = "/".join(filter(None, unquote(urlsplit(remote).path).split("/")))
-            yield server._replace(host=host), f"/{path}".removesuffix(API[is_local(remote)])
+            yield server._replace(host=host), f"/{path}".removesuffix(API[is_local(remote)]).removesuffix("/")
 
 
 def _file_identities(path: str) -> Iterator[Any]:

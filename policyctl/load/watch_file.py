@@ -1,7 +1,5 @@
 """The form of `watch` in policyctl.yaml: how often an environment is looked at, and what may be written without a person."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema

@@ -7,10 +7,8 @@ remote, but it cannot see that an old version was put back by hand.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
@@ -18,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from policyctl.plan.audit import AuditEntry
 from policyctl.plan.change import GOOD, Change, normal_of
 from policyctl.plan.diff import FieldChange, fields_between, pair_targets
-from policyctl.policy.document import Document, canonical_text, digest, normal_form
+from policyctl.policy.document import Document, digest, normal_form
 
 Moved = Literal["git", "remote", "both", "unknown"]
 Basis = Literal["audit", "history", "nothing"]
@@ -34,41 +32,13 @@ _SHORT = 12  # digits of a commit
 _COMPARED = 50  # versions to compare with what is live, field by field
 
 
-class SyncedPolicies:
-    """What each policy and model was when an environment was last seen in sync, as one short text: a hash by name."""
-
-    def __init__(self, text: str) -> None:
-        """`text` is one that `text_of` made; any other one has nothing."""
-        try:
-            found = json.loads(text or "{}")
-        except ValueError:
-            found = {}
-        self._found = found if isinstance(found, dict) else {}
-
-    @staticmethod
-    def text_of(contents: Mapping[str, str]) -> str:
-        """The text for the canonical texts of normal forms, by name."""
-        return json.dumps({name: _short(text) for name, text in contents.items()}, separators=(",", ":"))
-
-    def side(self, change: Change) -> Moved:
-        """Who moved since: a policy that it does not name was on neither side."""
-        base = self._found.get(change.name)
-        if base == (None if change.before is None else _short(canonical_text(change.before))):
-            return "git"
-        files = None if change.after is None else _short(canonical_text(normal_of(change.after)))
-        return "remote" if base == files else "both"
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
 class Past(NamedTuple):
     """What Git has had of one policy or model.
 
     `live_in` is the youngest commit with what is live, and `way` how Git had it, if not along the first parents. `versions` are
     the commits and normal forms of all different ones along these, the youngest first; `elsewhere` is whether another commit
-    had one. `missing` is why not all of them are known. `written` is the one whose digest the audit record has.
+    had one. `missing` is why not all of them are known, `unmerged` why what is live does not count as a version, though a
+    commit has it. `written` is the one whose digest the audit record has.
     """
 
     live_in: str | None = None
@@ -77,6 +47,7 @@ class Past(NamedTuple):
     written: Document | None = None
     way: str = ""
     elsewhere: bool = False
+    unmerged: str = ""
 
 
 class LastWrite(NamedTuple):
@@ -138,8 +109,10 @@ class Drift:
 
     @property
     def edited_and_gone(self) -> bool:
-        """Whether the files have no such policy any more, though it was edited on the remote since."""
-        return self.change.action == "remove" and self.moved == "both"
+        """Whether the files have no such policy any more, though it was edited on the remote since, or only commits that are
+        not merged show that it was not."""
+        unmerged = self.moved == "unknown" and self.basis == "history"
+        return self.change.action == "remove" and (self.moved == "both" or unmerged)
 
 
 def last_writes(entries: Iterable[AuditEntry], remote: str) -> dict[str, LastWrite]:
@@ -184,6 +157,8 @@ def _by_history(change: Change, past: Past) -> Drift:
     if past.live_in is not None:
         why = f"{past.way}: {_FOUND}" if past.way else _FOUND
         return Drift(change, "git", "history", why, change.before, _fields(change, "git"), past.live_in)
+    if past.unmerged:
+        return Drift(change, "unknown", "history", past.unmerged, None, _fields(change, "unknown"))
     if past.missing is not None:
         return Drift(change, "unknown", "nothing", past.missing, None, _fields(change, "unknown"))
     if change.after is None:

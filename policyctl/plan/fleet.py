@@ -137,8 +137,8 @@ class FleetResult(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether everything was compared that the files manage in these environments."""
-        return all(one.whole and not one.failed and one.status != "not begun" for one in self.results)
+        """Whether everything was compared that the files manage in these environments: a suspended one was not."""
+        return all(one.whole and not one.failed and one.status not in ("not begun", "suspended") for one in self.results)
 
     @property
     def by_reason(self) -> dict[str, list[EnvironmentResult]]:

@@ -231,6 +231,17 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def revision_of_policies(policies: Mapping[str, Document]) -> str:
-    """A short hash of normal forms by name, which names a set of policies that is in use."""
-    return digest(sorted(policies.items()))[len("sha256:") :][:12]
+_CALLED = ("custom_host", "request_timeout")  # of a provider's settings, those that a gateway uses
+
+
+def called_by(model: Document) -> Document:
+    """What decides how a gateway calls a virtual model, without secrets. Equal for equal calls."""
+    settings = model.get("provider_config") or {}
+    found = {"app_id": model.get("app_id"), **{key: settings.get(key) for key in _CALLED}}
+    return {key: plain_value(value) for key, value in found.items() if value not in (None, "")}
+
+
+def revision_of(policies: Mapping[str, Document], models: Mapping[str, Document]) -> str:
+    """A short hash of the policies' normal forms and of how the models are called, which names a set that is in use."""
+    called = {name: called_by(model) for name, model in models.items()}
+    return digest([sorted(policies.items()), sorted(called.items())])[len("sha256:") :][:12]

@@ -1,12 +1,14 @@
-"""What is computed once for several environments: those with the same change have the same fields, effect and words."""
+"""What is computed once, and only if it is needed: for several environments, of which those with the same change have the
+same fields, effect and words; and regular expressions."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, AnyStr, ClassVar, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -60,3 +62,20 @@ def content_key(*values: Any) -> bytes | None:
     except RecursionError:
         return None
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=20).digest()
+
+
+class _LatePattern:
+    """What a compiled regular expression has, once something of it is used."""
+
+    def __init__(self, text: Any, flags: int) -> None:
+        self._given = text, flags
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(re.compile(*self._given), name)
+        setattr(self, name, found)  # so that this is not called again
+        return found
+
+
+def late_pattern(text: AnyStr, flags: int = 0) -> re.Pattern[AnyStr]:
+    """A regular expression that is compiled when it is first used. For long ones that most runs do not need."""
+    return cast("re.Pattern[AnyStr]", _LatePattern(text, flags))

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from typing import Any
 
 from policyctl.policy.findings import HIDDEN, FieldPath
+from policyctl.policy.memo import late_pattern
 
 SET = "(set)"  # in place of a secret: that there is one is all that is known, compared and shown of it
 # In lower case and without underscores, so that both spellings match. An access key id alone opens nothing, but it is half
@@ -52,7 +53,7 @@ _OF_TEXT = frozenset(  # words before `token` in the names of inference paramete
 )
 _IN_QUERIES = frozenset({"code", "key"})  # secret as keys of a URL's query only
 _NAMES, _VALUES = frozenset({"header", "headername", "key", "name"}), frozenset({"value", "values"})
-_WORD = re.compile(r"[_\-.\s]+|(?<=[a-z0-9])(?=[A-Z])")
+_WORD = late_pattern(r"[_\-.\s]+|(?<=[a-z0-9])(?=[A-Z])")
 # How keys that providers and code hosts give out begin; what else looks random is hidden in unknown fields alone.
 _ISSUED = (
     r"(?:sk|csk|rk|xai|pplx|nvapi|glpat|xox[abeprs])-(?=[\w-]{0,99}\d)[\w-]{15,}"
@@ -62,7 +63,7 @@ _ISSUED = (
 # Secrets within a text: a key as it was given out, a private key, a user of a URL, what a query or a connection string gives, a
 # line that is a header, and what follows the name of a kind of credentials.
 _WITHIN_TEXTS = tuple(
-    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    late_pattern(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
         rf"(?<![A-Za-z0-9])(?P<secret>(?-i:{_ISSUED}))",
         r"(?P<secret>-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?s:.*?)(?:-----END [A-Z0-9 ]*-----|\Z))",
@@ -73,11 +74,11 @@ _WITHIN_TEXTS = tuple(
         r"\b(?:bearer|basic)\s+(?P<secret>(?=[^\s\"',;]*[\d=])[^\s\"',;]{8,})",
     )
 )
-_RANDOM = re.compile(r"(?<![A-Za-z0-9])(?=[A-Za-z]{0,99}[0-9])(?=[0-9]{0,99}[A-Za-z])[A-Za-z0-9]{20,}[\w+/=.~-]*")
-_SUGGESTS = re.compile(
+_RANDOM = late_pattern(r"(?<![A-Za-z0-9])(?=[A-Za-z]{0,99}[0-9])(?=[0-9]{0,99}[A-Za-z])[A-Za-z0-9]{20,}[\w+/=.~-]*")
+_SUGGESTS = late_pattern(
     r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE
 )  # a field with such a name may be secret
-_USERS = re.compile(r"://([^/?#\s]+)@")  # a user, or a user and a password, within a URL: up to the last @
+_USERS = late_pattern(r"://([^/?#\s]+)@")  # a user, or a user and a password, within a URL: up to the last @
 
 
 def is_secret_key(key: str) -> bool:

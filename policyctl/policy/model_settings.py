@@ -11,6 +11,7 @@ import re
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.model_secrets import SET, is_secret_key, without_secrets
 from policyctl.policy.names import provider_of
 
@@ -224,8 +225,8 @@ def secrets_in(config: Any) -> Document:
 
 # A remote may show the ends of a secret (`sk-…1234`, or `1234` alone), a hash or a reference, or a word in its place. To take a
 # secret for a mask only stops an update; to take a mask for the secret loses it. Five dashes around a word frame a PEM text.
-_SURE_MASK = re.compile(r"\*{3}|[•●]{2}|^\W*(redacted|masked|hidden)\W*$", re.IGNORECASE)
-_MASK = re.compile(
+_SURE_MASK = late_pattern(r"\*{3}|[•●]{2}|^\W*(redacted|masked|hidden)\W*$", re.IGNORECASE)
+_MASK = late_pattern(
     r"^[\W_]*$|\*{2}|[•●∙…]|\.{2}|x{4}|#{3}|_{3}|^-{3,}(?!-*BEGIN )(?!-)|^[<(\[].*[>)\]]$|redacted|masked|hidden|encrypted"
     r"|^(set|unset|true|false|yes|no|none|null|secret|present|stored|configured|protected)$"
     r"|^(sha\d+|md5|hmac|hash|enc|kms|vault|ssm|secret|ref)[:(]|^arn:|^\{\w+\}|^\$(2[aby]|argon\w+)\$|^gAAAAA"

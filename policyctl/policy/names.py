@@ -6,12 +6,13 @@ The platform writes `virtual-policy/anygem`; files may say `anygem`. Both are th
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Literal
+
+from policyctl.policy.memo import late_pattern
 
 POLICY_PREFIX = "virtual-policy/"
 MODEL_PREFIX = "virtual-model/"
@@ -21,7 +22,7 @@ _GLOB = frozenset("*?[")
 
 # Characters that Python counts as printable and nothing shows: Unicode's Default_Ignorable_Code_Point (variation selectors,
 # fillers, joiners and what is reserved for more of them), and the braille pattern without dots.
-_UNSEEN = re.compile(
+_UNSEEN = late_pattern(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
 )
 

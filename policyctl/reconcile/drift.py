@@ -23,15 +23,24 @@ from policyctl.policy.names import bare_name, canonical, short_model
 from policyctl.reconcile.audit_record import AuditRecord
 
 Spell = Callable[[Policy], Policy]
-_TEMPLATED_NAME = re.compile(rb"""\bname["']?[ \t]*:[^\n]*\{\{""")
+_EDITED = {"both": "was edited", "unknown": "may have been edited"}
+_TEMPLATED_NAME = re.compile(rb"""\bname["']?\s*:\s*[^\n]*\{[{%]""")
 
 
 class Evidence:
     """What can show who moved: git history, and the audit record if one is given. Shared by several environments."""
 
-    def __init__(self, directory: Path, config: Config, audit: AuditRecord | None = None, within: int | None = None) -> None:
-        """`within` limits how many commits of the repository are looked at. Raises PolicyctlError for an audit record that
-        cannot be read, or that the checked-out commit has. A directory without history is not an error."""
+    def __init__(
+        self,
+        directory: Path,
+        config: Config,
+        audit: AuditRecord | None = None,
+        within: int | None = None,
+        base: str | None = None,
+    ) -> None:
+        """`within` limits how many commits of the repository are looked at. With a `base`, what only other commits have does
+        not show that the policy was applied: a branch may have brought them for that. Raises PolicyctlError for an audit record
+        that cannot be read, or that is in the checked out commit. A directory without history is not an error."""
         if audit is not None and (why := audit.why_untrusted()):
             raise PolicyctlError(why)
         self.audit = audit
@@ -40,7 +49,9 @@ class Evidence:
         if audit is not None and audit.mark() is not None:  # what cannot be read is reported at once
             self._entries_about("")
         self.history: History | None = None
+        self._base: History | None = None
         try:
+            self._base = None if base is None else History(directory, config, within, base)
             self.history = History(directory, config, within)
         except PolicyctlError as error:
             self.missing = f"git history cannot be searched: {error}"
@@ -60,6 +71,8 @@ class Evidence:
         writes = last_writes(self._entries_about(review.plan.remote), review.plan.remote)
         searches = {one.name: _HistorySearch(one, writes.get(one.name), review, spell) for one in wanted}
         self._search([one for one in searches.values() if not one.settled], environment)
+        if self._base is not None:
+            self._search_base(searches, self._base, environment)
         return [judge(one, searches[one.name].past, writes.get(one.name)) for one in wanted]
 
     @property
@@ -86,12 +99,32 @@ class Evidence:
         for one in pending.values():
             one.missing = missing or self.history.gap or one.unread
 
+    def _search_base(self, searches: dict[str, _HistorySearch], base: History, environment: Environment) -> None:
+        """Look again for what was found in commits that the base does not have, in those that it has."""
+        found = {name: one.live_in for name, one in searches.items() if one.live_in is not None}
+        again = {
+            name: replace(searches[name], live_in=None, unread=None, way="")
+            for name, commit in found.items()
+            if not base.has(commit)
+        }
+        left, missing = dict(again), None
+        try:
+            self._go_back(left, base, environment)
+        except PolicyctlError as error:
+            missing = f"git history cannot be searched: {error}"
+        for name, one in again.items():
+            if name in left:
+                one.missing = missing or base.gap or one.unread
+                why = f"only commits that are not merged have what is live, such as {found[name][:12]}"
+                one.unmerged = "" if one.missing else why
+            searches[name] = one
+
     def _go_back(self, pending: dict[str, _HistorySearch], history: History, environment: Environment) -> None:
         """Look at versions until nothing is pending."""
         for version in history.versions(environment) if pending else ():
             if version.desired is None:
                 for one in pending.values():
-                    one.pass_over(version.commit, version.content)
+                    one.pass_over(version)
             elif (found := pending.get(version.desired.name)) is not None and found.look_at(version.desired, version):
                 found.way = history.way(version)
                 del pending[found.name]
@@ -113,6 +146,7 @@ class _HistorySearch:
     written: Document | None = None
     way: str = ""
     elsewhere: bool = False
+    unmerged: str = ""
     versions: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
     @property
@@ -129,7 +163,8 @@ class _HistorySearch:
 
     @property
     def past(self) -> Past:
-        return Past(self.live_in, tuple(self.versions.values()), self.missing, self.written, self.way, self.elsewhere)
+        versions = tuple(self.versions.values())
+        return Past(self.live_in, versions, self.missing, self.written, self.way, self.elsewhere, self.unmerged)
 
     def look_at(self, version: Desired, found: PastVersion) -> bool:
         """Compare a version with what is searched; whether the search is over."""
@@ -151,11 +186,15 @@ class _HistorySearch:
         self.live_in = found.commit if is_live else None
         return is_live
 
-    def pass_over(self, commit: str, content: bytes) -> None:
-        """Note a file that could not be read, and that may have had this policy."""
+    def pass_over(self, version: PastVersion) -> None:
+        """Note a file of which it is not known what it held, and that may have had this policy."""
         own = short_model(self.name) if self.change.kind == "model" else bare_name(self.name)
-        if not content or own.encode(errors="replace") in content or _TEMPLATED_NAME.search(content):
-            self.unread = f"a file of commit {commit[:12]} that may have had it cannot be read"
+        content = version.content
+        if content and own.encode(errors="replace") not in content and not _TEMPLATED_NAME.search(content):
+            return
+        commit = f"commit {version.commit[:12]}"
+        what = f"what {commit} had of it is not known: {version.doubt}"
+        self.unread = what if version.doubt else f"a file of {commit} that may have had it cannot be read"
 
 
 def _entries(audit: AuditRecord, remote: str) -> list[AuditEntry]:
@@ -207,7 +246,7 @@ def hold_edited(review: Review, evidence: Evidence, environment: Environment, se
     removes = [one for one in review.plan.changes if one.action == "remove" and one.name not in allowed | shown]
     drifts = evidence.judge(removes, environment, review, spell) if evidence.history is not None else []
     refusals = [
-        f"{one.change.name} would be removed, but it was edited since: {one.why} "
+        f"{one.change.name} would be removed, but it {_EDITED[one.moved]} since: {one.why} "
         f"(allow it with --allow-remove {quote(one.change.name)})"
         for one in drifts
         if one.edited_and_gone
@@ -215,6 +254,6 @@ def hold_edited(review: Review, evidence: Evidence, environment: Environment, se
     notes = [
         f"whether {one.change.name} was edited on the remote since is not known: {one.why}"
         for one in drifts
-        if one.moved == "unknown"
+        if one.moved == "unknown" and not one.edited_and_gone
     ]
     return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))

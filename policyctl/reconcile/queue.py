@@ -11,13 +11,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, LiteralString, NamedTuple
 
 import procrastinate
 import psycopg
 from procrastinate.exceptions import ConnectorException
 
-from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.errors import Incomplete, PolicyctlError, RemoteError
 from policyctl.load.urls import postgres_identity
 from policyctl.plan.fleet import EnvironmentResult, read_result
 from policyctl.plan.settings import Override
@@ -55,8 +56,15 @@ WHERE nspname = %s AND relname = 'policyctl_format'
 """
 _UNDONE = "SELECT id, status::text FROM procrastinate_jobs WHERE queueing_lock LIKE %s AND status IN ('todo', 'doing')"
 _WORKERS = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %s)"
+_BEGUN = "SELECT id FROM procrastinate_jobs WHERE id = ANY(%s) AND attempts > 0"
 _COUNTS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
 _FORGET = "DELETE FROM policyctl_result WHERE at < now() - interval '7 days'"
+
+
+STOPPED_HALFWAY = (
+    "a worker was stopped while it applied this, so a part of what was shown may be written, and the plan is another one by "
+    "now; plan again"
+)
 
 
 class Order(NamedTuple):
@@ -93,10 +101,12 @@ def read_order(data: Mapping[str, Any]) -> Order:
 class JobQueue:
     """The queue in one database. Raises RemoteError where that cannot be reached, or has another format."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, make: bool = True) -> None:
+        """Unless it is to `make` it, nothing is asked yet, and only `workers` may be used."""
         self.identity = postgres_identity(url)
         self.address = conninfo(url, options=f"-c search_path={SCHEMA}")
-        self._prepare()
+        if make:
+            self._prepare()
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
@@ -108,6 +118,12 @@ class JobQueue:
         """How many jobs there are, by status."""
         with self.session() as connection:
             return dict(connection.execute(_COUNTS).fetchall())
+
+    def workers(self) -> int | None:
+        """How many workers are alive; None where no queue was made yet. Nothing is written."""
+        with self.session() as connection:
+            made = _one(connection, _IS_MADE, SCHEMA)
+            return _one(connection, _WORKERS, _ALIVE) if made else None
 
     def withdraw(self, run: str, warn: Callable[[str], None]) -> None:
         """Withdraw what a run handed over before it was interrupted, wait until what a worker has begun is done, and forget
@@ -259,9 +275,12 @@ class QueueRunner:
             self._warn(f"no worker is at work on {self._queue.identity}; start one: policyctl worker")
 
     def _withdrawn(self) -> list[EnvironmentResult]:
-        with self._queue.engine() as app:
-            jobs = [name for name, job in self._left.items() if app.job_manager.cancel_job_by_id(job, delete_job=True)]
-        return [EnvironmentResult(name, "not begun", reason="the run was stopped before it") for name in jobs]
+        with self._queue.session() as connection, self._queue.engine() as app:
+            again = {job for (job,) in connection.execute(_BEGUN, ([*self._left.values()],)).fetchall()}
+            jobs = [one for one in self._left.items() if app.job_manager.cancel_job_by_id(one[1], delete_job=True)]
+        halfway = partial(EnvironmentResult, status="failed", code=Incomplete.exit_code, reason=STOPPED_HALFWAY)
+        unbegun = partial(EnvironmentResult, status="not begun", reason="the run was stopped before it")
+        return [(halfway if job in again and self._order.command == "apply" else unbegun)(name) for name, job in jobs]
 
     def progress(self) -> tuple[int, int]:
         return len(self._jobs) - len(self._left), len(self._jobs)

@@ -14,7 +14,7 @@ import procrastinate
 
 from policyctl.errors import Incomplete, PolicyctlError, RemoteError, StalePlan
 from policyctl.plan.fleet import EnvironmentResult, write_result
-from policyctl.reconcile.queue import QUEUE, SWEEP_QUEUE, TASK, JobQueue, Order, read_order
+from policyctl.reconcile.queue import QUEUE, STOPPED_HALFWAY, SWEEP_QUEUE, TASK, JobQueue, Order, read_order
 from policyctl.remote.postgres_lock import Interrupted
 
 _SWEEP = "policyctl.sweep"
@@ -29,10 +29,6 @@ class Heartbeat(NamedTuple):
     stalled: float = 20.0
 
 
-_STOPPED_HALFWAY = (
-    "a worker was stopped while it applied this, so a part of what was shown may be written, and the plan is another one by "
-    "now; plan again"
-)
 Handler = Callable[[str, Order], tuple[EnvironmentResult, Mapping[str, str] | None]]
 
 
@@ -101,7 +97,7 @@ class Worker:
             order = read_order(data)
             (result, idle), run = self._handle(name, order), order.run
             if again and result.code == StalePlan.exit_code:
-                result = replace(result, code=Incomplete.exit_code, reason=_STOPPED_HALFWAY)
+                result = replace(result, code=Incomplete.exit_code, reason=STOPPED_HALFWAY)
         except Interrupted:
             raise
         except PolicyctlError as error:

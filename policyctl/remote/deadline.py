@@ -6,6 +6,7 @@ wait of a connection (connect, TLS handshake, send, read) ends at the deadline o
 
 from __future__ import annotations
 
+import math
 import ssl
 import threading
 import time
@@ -21,9 +22,10 @@ _SLICE = 0.5  # seconds between two looks whether to stop
 
 
 class Deadline:
-    """The time at which a thread's current request must end; each thread has its own."""
+    """The time at which a thread's current request must end; each thread has its own. `latest` is the end for all requests."""
 
     def __init__(self, seconds: float, clock: Callable[[], float], sleep: Callable[[float], None] = time.sleep) -> None:
+        self.latest = math.inf
         self._seconds = seconds
         self._clock, self._sleep = clock, sleep
         self._mine = threading.local()
@@ -63,7 +65,7 @@ class Deadline:
     def within(self, timeout: float | None, late: type[httpcore.TimeoutException]) -> float:
         """The seconds that one wait may take, at most `timeout`. Raises `late` when the request's time is over."""
         self.raise_if_stopped()
-        left: float = self._mine.end - self._clock()
+        left: float = min(self._mine.end, self.latest) - self._clock()
         if left <= 0:
             raise late("the request took too long")
         return left if timeout is None else min(timeout, left)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +24,7 @@ from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import is_loopback, origin
+from policyctl.remote.deadline import Deadline
 from policyctl.remote.hosts import HostPace, Hosts, exchange
 from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
@@ -37,6 +39,7 @@ from policyctl.remote.responses import (
     retry_after,
 )
 
+_ENOUGH = 64 * 1024  # bytes of an answer of which only the status counts
 MAX_CERTIFICATES = 8 * 1024 * 1024  # bytes of a ca_file
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)  # seconds of each single wait
 _UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
@@ -301,3 +304,32 @@ def _usual_authorities() -> ssl.SSLContext:
         return httpx.create_ssl_context()
     except OSError as error:
         raise RemoteError(f"SSL_CERT_FILE or SSL_CERT_DIR has no usable certificates: {error.strerror}") from None
+
+
+def post_once(url: str, content: bytes, headers: Mapping[str, str], seconds: float) -> int:
+    """Post JSON once, all of it within so many seconds, and return the status of the answer. Redirects are not followed.
+
+    Raises RemoteError without an answer. Its message has no part of the URL, which may be a secret.
+    """
+    hosts, near = Hosts(), is_loopback(url)
+    hosts.deadline = Deadline(seconds, hosts.patience.clock)
+    hosts.deadline.begin()
+    trust = None if url.startswith("http:") else ssl.create_default_context()
+    # The connection ends with the answer: on one that was kept, it is not known whether a message that fails has arrived.
+    every = {**_HEADERS, "Content-Type": "application/json", **headers, "Connection": "close"}
+    try:
+        with hosts.client(trust, near=near) as client:
+            response = exchange(client, httpx.Request("POST", url, content=content, headers=every))
+            with closing(response), suppress(httpx.HTTPError):  # the status decides
+                next(response.iter_raw(_ENOUGH), None)
+            return response.status_code
+    except _UNSENT as error:
+        unsafe = "CERTIFICATE_VERIFY_FAILED" in str(error)
+        reason = "its certificate is not trusted" if unsafe else _reason(error)
+        raise RemoteError(f"it cannot be reached: {reason}") from None
+    except httpx.TimeoutException:
+        raise RemoteError("it did not answer in time") from None
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError):
+        raise RemoteError("it closed the connection before it answered") from None
+    finally:
+        hosts.close()

@@ -19,7 +19,7 @@ from psycopg import errors
 
 from policyctl.errors import Conflict, RemoteError
 from policyctl.load.urls import postgres_identity
-from policyctl.remote.postgres_pool import PATIENCE, Connection, Found, Pool
+from policyctl.remote.postgres_pool import PATIENCE, Connection, Found, Pool, without_limit
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.store import Store, StoreReader
 from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
@@ -145,7 +145,7 @@ class PostgresDatabase:
         return version, unique
 
     def _migrate(self, connection: Connection, again: bool) -> None:
-        with connection.transaction():
+        with without_limit(connection), connection.transaction():
             connection.execute("SET LOCAL statement_timeout = 0")
             connection.execute("SET LOCAL lock_timeout = '60s'")
             connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MIGRATING])

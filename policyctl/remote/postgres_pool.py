@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import errors
+from psycopg.abc import PQGen
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
@@ -43,7 +46,55 @@ SELECT set_config(name, value, false) FROM (VALUES
                                 ELSE current_setting('synchronous_commit') END)
 ) AS setting (name, value)
 """
+# Seconds in which a server that carries out a statement answers, by its own limit. One that hangs may not, though its machine
+# still acknowledges what is sent.
+SILENCE = 12.0
 _NETWORK = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 8000}
+
+
+class _Listening(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that is closed once the server was silent for too long. Raises OperationalError then."""
+
+    is_limited = True
+
+    def wait(self, gen: PQGen[Found], *args: Any, **more: Any) -> Found:
+        try:
+            return super().wait(_heard(gen, SILENCE if self.is_limited else math.inf), *args, **more)
+        except _Silent:
+            self.close()
+            raise
+
+
+class _Silent(psycopg.OperationalError):
+    """The server does not answer."""
+
+
+def _heard(steps: PQGen[Found], patience: float) -> PQGen[Found]:
+    """What `steps` returns. Raises _Silent once nothing came for so long; it goes on ten times a second, whatever comes."""
+    last = time.monotonic()
+    try:
+        wanted = next(steps)
+        while True:
+            came = yield wanted
+            if came:
+                last = time.monotonic()
+            elif time.monotonic() - last > patience:
+                raise _Silent(f"the database has not answered for {patience:g} s")
+            wanted = steps.send(came)
+    except StopIteration as end:
+        found: Found = end.value
+        return found
+
+
+@contextmanager
+def without_limit(connection: Connection) -> Iterator[None]:
+    """Wait for statements on this connection for as long as they take."""
+    assert isinstance(connection, _Listening)  # noqa: S101 - all of a pool are
+    connection.is_limited = False
+    try:
+        yield
+    finally:
+        connection.is_limited = True
 
 
 class Pool:
@@ -141,7 +192,7 @@ def explain(error: psycopg.Error) -> str:
 
 
 def _connect(url: str, identity: str, *, writable: bool) -> Connection:
-    found = psycopg.connect(conninfo(url), autocommit=True)
+    found = _Listening.connect(conninfo(url), autocommit=True)
     try:
         _set_up(found, identity, writable=writable)
     except BaseException:

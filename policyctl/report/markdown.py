@@ -41,9 +41,9 @@ _NONE = _Foreign()
 _foreign: ContextVar[_Foreign] = ContextVar("foreign", default=_NONE)
 
 
-def code(text: str) -> str:
-    """A text in a code span, cut to the length of a name."""
-    return _span(cut(escape(text), _LONGEST))
+def code(text: str, longest: int = _LONGEST) -> str:
+    """A text in a code span, cut to the length of a name, or to another one."""
+    return _span(cut(escape(text), longest))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from difflib import SequenceMatcher
 from typing import TYPE_CHECKING
 
 from policyctl.plan.change import Action, Change
@@ -90,6 +89,8 @@ def _middles(old: str, new: str) -> tuple[str, str]:
     words, others = _WORD.findall(old), _WORD.findall(new)
     if max(len(words), len(others)) > _COMPARED:
         return old, new
+    from difflib import SequenceMatcher  # most plans show no long texts
+
     left = right = ""
     for tag, i, j, k, m in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
         one, other = "".join(words[i:j]), "".join(others[k:m])

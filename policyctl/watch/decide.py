@@ -19,12 +19,14 @@ Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
 class Synced(NamedTuple):
-    """Hashes of the files and of the remote's list when an environment was last seen in sync, and what each policy was then
-    (see `policyctl.plan.drift.SyncedPolicies`); empty if not known. That of the files is forgotten once others were in use."""
+    """Hashes of the files and of the remote's list when an environment was last seen in sync, what each policy was then as
+    text, and a hash of how the remote was reached; empty if not known. That of the files is forgotten once others were in use.
+    """
 
     files: str = ""
     rows: str = ""
     base: str = ""
+    access: str = ""
 
 
 class Heals(NamedTuple):
@@ -97,7 +99,8 @@ class Situation:
     `heals` is how many times in a row the environment was healed and drifted again by the next look. `held` is the earlier wave
     that a new revision waits for, `braked` why nothing is written for a while because of failures of others, and `paused`
     because of its own. `unapproved` is asked why a plan is not
-    approved; it may ask a service. `synced` is how the environment was when it was last seen in sync.
+    approved; it may ask a service. `outdated` is asked why the files may not be the newest, before what they have replaces what
+    is live. `synced` is how the environment was when it was last seen in sync.
     """
 
     now: datetime
@@ -106,6 +109,7 @@ class Situation:
     braked: str = ""
     paused: str = ""
     unapproved: Callable[[Look], str | None] = lambda _: None
+    outdated: Callable[[], str | None] = lambda: None
     synced: Synced = field(default_factory=Synced)
 
 
@@ -143,5 +147,8 @@ def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decisio
         return Decision(False, f"a time to write: {writing.why}", writing.until)
     # What the remote moved is put back to what was approved when it was merged.
     if settings.approved and "git" in look.sides and (why_not := situation.unapproved(look)):
+        return Decision(False, why_not)
+    # What is live may be what the newest files want, applied by others.
+    if "remote" in look.sides and (why_not := situation.outdated()):
         return Decision(False, why_not)
     return Decision(True)

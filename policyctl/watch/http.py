@@ -19,7 +19,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, NamedTuple
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import PolicyctlError, where_raised
+from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.watch.page import StatusQuery, status_html, status_json
 from policyctl.watch.status import Board
 
@@ -112,7 +113,11 @@ def _text(status: int, text: str) -> SiteAnswer:
 
 class StatusServer(HTTPServer):
     """Answers in threads, of which there are few. A client that is slow does not keep others out: when all are taken, the
-    oldest connection is closed."""
+    oldest connection is closed.
+
+    At a loopback address it shows itself to loopback names only: otherwise a web page whose name resolves to this machine (DNS
+    rebinding) could read it through its visitor's browser.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -136,6 +141,10 @@ class StatusServer(HTTPServer):
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
+
+    def admits(self, host: str) -> bool:
+        """Whether a request with this Host header is shown anything."""
+        return not is_loopback_host(self.socket.getsockname()[0]) or is_loopback_host(host_in(host) or "")
 
     @property
     def url(self) -> str:
@@ -196,7 +205,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
-        self._send(self.server.site.get(path, query))
+        if not self.server.admits(self.headers.get("Host") or ""):
+            self._send(_text(403, "on a loopback address a watch answers to loopback names only; ask for 127.0.0.1"))
+        else:
+            self._answer(lambda: self.server.site.get(path, query))
 
     do_HEAD = do_GET  # noqa: N815 - the name that the library asks for
 
@@ -209,7 +221,16 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             body = self.rfile.read(int(length))
             if len(body) == int(length):
-                self._send(self.server.site.post(self.path.partition("?")[0], self.headers, body))
+                # By whatever name: a hint is signed, and a proxy passes on the name that it was asked by.
+                self._answer(lambda: self.server.site.post(self.path.partition("?")[0], self.headers, body))
+
+    def _answer(self, asked: Callable[[], SiteAnswer]) -> None:
+        """Send what the site answers. A bug is a line of the answer, and no traceback in the log for each request."""
+        try:
+            answer = asked()
+        except Exception as error:  # noqa: BLE001 - whatever it is
+            answer = _text(500, "a bug in policyctl: {error} at {at}".format(**where_raised(error)))
+        self._send(answer)
 
     def _send(self, answer: SiteAnswer) -> None:
         self.send_response(answer.status, HTTPStatus(answer.status).phrase)

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from policyctl.errors import PolicyctlError
-from policyctl.watch.decide import Decision, Heals, Situation, Synced, decide, state_of
+from policyctl.watch.decide import Heals, Situation, Synced, state_of
 from policyctl.watch.holds import Hold, Holds
 from policyctl.watch.memory import Memory
 from policyctl.watch.schedule import LookSchedule
 from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Watcher
+from policyctl.watch.visit import visit_environment
 from policyctl.watch.waves import Waves
 from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work, text_of
 
@@ -229,25 +230,15 @@ class WatchLoop:
             self.holds.brake(name, now, self._environments[name].settings.interval, len(self._environments)),
             self.holds.pause(name, now),
             lambda look: self.work.unapproved(name, look),
+            self.work.outdated,
             self.memory.synced(name),
         )
 
     def _visit(self, name: str, own: Watched, situation: Situation, calm: bool) -> EnvironmentVisit:
-        """Look at an environment, and apply its plan if that may be done. In a thread. `calm` is whether it was in sync."""
-        began = self.clock.seconds()
-        look = self.work.look(name, synced=situation.synced)
-        try:
-            # The look may have taken long, and a window have opened or closed meanwhile.
-            decision = decide(look, own.settings, replace(situation, now=self.clock.now()))
-        except Exception as error:  # noqa: BLE001 - a boundary: a service that answers oddly must not end the others
-            decision = Decision(False, f"an approval, which cannot be read: {text_of(error)}")
-        looked = self.clock.seconds()
-        may_write = decision.apply and not self.board.stopping and self._environments.get(name) == own
-        applied = self.work.apply(name, look) if may_write else None
-        visit = EnvironmentVisit(look, decision, applied, looked - began, self.clock.seconds() - looked)
-        if own.settings.approved and visit.in_sync and not (calm and applied is None):
-            visit = visit._replace(released=self.work.use_up(name, look))
-        return visit
+        def may_write() -> bool:
+            return not self.board.stopping and self._environments.get(name) == own
+
+        return visit_environment(self.work, self.clock, name, own, situation, may_write, calm=calm)
 
     def _finish(self) -> None:
         """Note what came of the visits that are done."""
@@ -264,7 +255,7 @@ class WatchLoop:
         look, after = visit.look, None
         if look.fingerprint not in ("", own.fingerprint):  # of files that are not in use any more
             if visit.in_sync:
-                self.memory.set_synced(name, Synced("", "", look.base))
+                self.memory.set_synced(name, Synced("", "", look.base, self.memory.synced(name).access))
             self.schedule.again(name, now, 0.0)
             self._report(visit)
             return
@@ -312,7 +303,8 @@ class WatchLoop:
             self.memory.set_heals(name, heals.in_sync(now, interval))
         if done or in_sync:
             rows = visit.look.rows if in_sync else ""
-            self.memory.set_synced(name, Synced(visit.look.fingerprint, rows, visit.look.base))
+            own = self._environments[name]
+            self.memory.set_synced(name, Synced(visit.look.fingerprint, rows, visit.look.base, own.access))
 
     def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:
         look, applied, now = visit.look, visit.applied, self.clock.now()

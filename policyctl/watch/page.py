@@ -43,7 +43,7 @@ class StatusQuery(NamedTuple):
     @classmethod
     def of(cls, query: str) -> StatusQuery:
         """The query of a URL. What it does not know is left out of account."""
-        given = {key: values[-1] for key, values in parse_qs(query[:2_000], max_num_fields=20).items()}
+        given = {key: values[-1] for key, values in parse_qs(query[:2_000]).items()}
         state = given.get("state", "")
         return cls(
             given.get("text", "")[:200].strip(),

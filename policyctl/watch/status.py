@@ -122,3 +122,17 @@ class Board:
         """All environments, by name."""
         with self._lock:
             return [self._environments[name] for name in sorted(self._environments)]
+
+
+def advice(now: EnvironmentStatus) -> str:
+    """What a person may do, as a command; empty if there is nothing to do."""
+    if now.waits_for and now.state in (State.PENDING, State.DRIFTED):
+        return ""
+    command = {
+        State.PENDING: "apply",
+        State.DRIFTED: "drift",
+        State.CONFLICT: "drift",
+        State.FIGHTING: "drift",
+        State.REFUSED: "plan",
+    }.get(now.state)
+    return "" if command is None else f"policyctl {command} --env {now.name}"

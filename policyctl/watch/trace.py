@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span as OtelSpan
     from opentelemetry.trace import Tracer
 
+LAST_SECONDS = 5.0  # for what is sent at the end
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -43,7 +45,8 @@ def no_span(_: str, **__: str | int) -> AbstractContextManager[Noted]:
 def spans(environ: Mapping[str, str]) -> Iterator[Span]:
     """What makes spans: called with a name and attributes, it is a context whose spans are children of the one around it.
 
-    Those that are not sent yet are sent at the end. Raises PolicyctlError when traces are asked for and cannot be made.
+    Those that are not sent yet are sent at the end, as far as a few seconds suffice. Raises PolicyctlError when traces are
+    asked for and cannot be made.
     """
     if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environ.get(name) for name in ENDPOINTS):
         yield no_span
@@ -57,12 +60,16 @@ def spans(environ: Mapping[str, str]) -> Iterator[Span]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     named = {} if environ.get("OTEL_SERVICE_NAME") else {"service.name": "policyctl-watch"}
-    provider = TracerProvider(resource=Resource.create({**named, "service.version": policyctl.__version__}))
+    resource = Resource.create({**named, "service.version": policyctl.__version__})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=5)))
     try:
         yield partial(_recorded, provider.get_tracer("policyctl", policyctl.__version__))
     finally:
-        provider.shutdown()
+        # It waits for a collector that answers slowly, far longer than the end of a watch may take.
+        ending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
+        ending.start()
+        ending.join(LAST_SECONDS)
 
 
 @contextmanager

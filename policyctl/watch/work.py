@@ -16,7 +16,7 @@ from policyctl.watch.decide import Decision, Look, Synced
 
 class Watched(NamedTuple):
     """An environment of the revision in use: its settings and labels, the number of its wave and how many of that may fail, the
-    host of its remote, and a hash of its settings and of what the files contain for it."""
+    host of its remote, a hash of its settings and of what the files contain for it, and one of how its remote is reached."""
 
     settings: WatchSettings
     labels: Mapping[str, str] = {}
@@ -24,6 +24,7 @@ class Watched(NamedTuple):
     max_failures: int | None = None
     origin: str = ""
     fingerprint: str = ""
+    access: str = ""
 
 
 class CredentialsMark(NamedTuple):
@@ -49,6 +50,12 @@ class Work(Protocol):
 
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
+
+    def new_access(self, name: str, own: Watched, /) -> str | None:
+        """Why another way to the remote than the one that was used before is not approved; None if it is. Never raises."""
+
+    def outdated(self) -> str | None:
+        """Why the files in use may not be the newest; None if they are, at a time after this was called. Never raises."""
 
     def use_up(self, name: str, look: Look, /) -> bool:
         """Note that what was approved for an environment is applied. Returns whether the settings of now were approved with it.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -18,14 +17,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from urllib.request import Request, urlopen
 
 from tests.bench.corpus import write_corpus
 from tests.bench.fleet import CHANGED, POLICIES, alone, listing, planning
 from tests.bench.history import COMMITS, FILES, GOAL, search
 from tests.bench.measure import Cost, Measured, Work, against, in_turns, measure
-from tests.readme_blocks import EVIDENCE
+from tests.bench.report import Row, described, machine, write_evidence
 
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = sys.executable
@@ -51,17 +50,6 @@ with httpx.Client(base_url=sys.argv[1], headers={"Content-Type": "application/js
 """
 START = "from policyctl.cli.main import main; main()"
 PRECOMPILED = {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-
-
-class Row(NamedTuple):
-    """A line of the table: the work, what is asked of it in words, what was measured in words, and whether that is met."""
-
-    work: str
-    goal: str
-    measured: str
-    met: bool
-    seconds: float | None = None
-    megabytes: float | None = None
 
 
 class Place:
@@ -290,24 +278,13 @@ def run(size: int, rounds: int, *, grow: bool) -> dict[str, Any]:
             rows += growing(place, Place(Path(top, "more"), size * 10), min(rounds, 3))
             rows.append(_memory(rows[-1], 400))
         os.chdir("/")
-    return {"size": size, "rounds": rounds, "machine": _machine(), "rows": [row._asdict() for row in rows]}
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-    }
+    return {"size": size, "rounds": rounds, "machine": machine(), "rows": [row._asdict() for row in rows]}
 
 
 def table(result: dict[str, Any]) -> str:
     """The result as a Markdown table, with the machine described."""
-    machine = result["machine"]
-    about = f"{machine['cores']} cores ({machine['processor']}, {machine['system']}), Python {machine['python']}"
     lines = [
-        f"Medians of {result['rounds']} rounds on {about}:",
+        f"Medians of {result['rounds']} rounds on {described(result['machine'])}:",
         "",
         "| work | goal | measured | met | seconds | peak memory |",
         "|---|---|---|---|---:|---:|",
@@ -315,16 +292,8 @@ def table(result: dict[str, Any]) -> str:
     for row in (Row(**values) for values in result["rows"]):
         seconds = "" if row.seconds is None else f"{row.seconds:.3f}" if row.seconds < 1 else f"{row.seconds:.1f}"
         memory = "" if row.megabytes is None else f"{row.megabytes:.0f} MB"
-        lines.append(f"| {row.work} | {row.goal} | {row.measured} | {'yes' if row.met else '**no**'} | {seconds} | {memory} |")
+        lines.append(f"| {row.work} | {row.goal} | {row.measured} | {row.verdict} | {seconds} | {memory} |")
     return "\n".join(lines)
-
-
-def write_evidence(text: str) -> None:
-    """Put a table between the two marks in the manual's page."""
-    page = EVIDENCE.read_text("utf-8")
-    begin, end = "<!-- bench -->\n", "<!-- /bench -->"
-    before, rest = page.split(begin)
-    EVIDENCE.write_text(f"{before}{begin}{text}\n{end}{rest.split(end)[1]}", "utf-8")
 
 
 def main() -> None:
@@ -337,7 +306,7 @@ def main() -> None:
     args = parser.parse_args()
     result = run(args.size, args.rounds, grow=args.grow)
     if args.write:
-        write_evidence(table(result))
+        write_evidence("bench", table(result))
     print(json.dumps(result, indent=2) if args.json else table(result))
 
 

@@ -1,176 +1,179 @@
-"""How fast the gateway is: `python -m tests.bench.gateway`. It needs wrk and nginx; compare rows of one run only.
+"""How fast the gateway is, and its peers: `python -m tests.bench.gateway [--portkey DIR] [--litellm DIR] [--write]`.
 
-nginx answers for a model with 1 KB, wrk asks with 1 KB; each row is the median of some runs, taken in turns. Direct is wrk to
-nginx, so its latency is what the gateway's is to be compared with.
+It needs wrk and nginx. nginx answers for a model with 1 KB, wrk asks with 1 KB, and all of them take turns, so compare figures
+of one run only. Portkey and LiteLLM are measured too where they are installed (.github/CONTRIBUTING.md). This is not a test:
+nothing fails here for being slow.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
+import resource
 import shutil
-import socket
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+from tests.bench import contenders, goals
+from tests.bench.contenders import Bases, Contender
+from tests.bench.goals import ONE, WORKLOADS, Found, Key, Workload
+from tests.bench.report import described, machine, write_evidence
+from tests.bench.wrk import Figures, run_wrk
 
-CONNECTIONS = (1, 16, 64)
-BODY = {"model": "virtual-policy/two", "messages": [{"role": "user", "content": "x" * 900}]}
-NGINX = """\
-daemon off; pid {folder}/pid; error_log stderr crit; worker_processes 1;
-events {{ worker_connections 4096; }}
-http {{ access_log off; keepalive_requests 1000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
-  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  server {{ listen 127.0.0.1:{port} backlog=2048; location / {{ default_type application/json; return 200 '{answer}'; }} }} }}
-"""
-ANSWER = json.dumps({"id": "x", "choices": [{"message": {"content": "y" * 900}}], "usage": {"prompt_tokens": 1}})
-
-
-class Figures(NamedTuple):
-    """Requests a second, and the median latency in milliseconds."""
-
-    rate: float
-    median: float
+POLICIES = 10_000
+CALM = 0.05  # seconds of processor time in 0.25 s that servers without a request may take
+CALM_SECONDS = 30
+WARM_SECONDS = 4  # until Node has compiled what it runs
+Peer = Callable[[Path, Bases, Path], AbstractContextManager[Contender]]
 
 
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-    return port
+class Peers(NamedTuple):
+    """Where those are that the gateway is compared with, if they are to be."""
+
+    portkey: Path | None
+    litellm: Path | None
 
 
-@contextmanager
-def nginx(folder: Path) -> Iterator[str]:
-    """An upstream; its base URL."""
-    port = free_port()
-    config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, answer=ANSWER))
-    with subprocess.Popen(["nginx", "-p", str(folder), "-c", str(config)], stderr=subprocess.DEVNULL) as process:
-        try:
-            until_answers(f"http://127.0.0.1:{port}/v1")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-
-
-@contextmanager
-def gateway(policies: Path, folder: Path, *args: str) -> Iterator[tuple[str, int]]:
-    """A gateway; its URL, and the number of its process."""
-    program = [sys.executable, "-m", "policyctl", "gateway", "--dir", str(policies), "--port", "0", *args]
-    with (folder / "log").open("wb") as log, subprocess.Popen(program, stdout=subprocess.PIPE, stderr=log) as process:
-        assert process.stdout is not None
-        found = re.search(r"at (http://\S+)/v1$", process.stdout.readline().decode())
-        assert found, (folder / "log").read_text()
-        try:
-            until_answers(f"{found[1]}/livez")
-            yield found[1], process.pid
-        finally:
-            process.terminate()
-
-
-def until_answers(url: str) -> None:
-    """Wait until something answers there."""
-    while True:
-        try:
-            httpx.get(url, trust_env=False)
-        except httpx.ConnectError:
-            time.sleep(0.02)
-        else:
-            return
-
-
-def write_policies(folder: Path, base: str, more: int = 0) -> None:
-    """Policies over two targets and over 200 that are all the same upstream, and so many more."""
-    folder.mkdir()
-    model = f"spec_version: v1\nkind: model\nname: openai/{{}}\nprovider_config: {{{{custom_host: {base}}}}}\n"
-    names = [f"m{number}" for number in range(200)]
-    (folder / "models.yaml").write_text("---\n".join(model.format(name) for name in names))
-    for name, targets in (("two", names[:2]), ("many", names)):
-        lines = "".join(f"    - model_name: virtual-model/openai/{one}\n" for one in targets)
-        text = f"spec_version: v1\nkind: model\nname: {name}\npolicy:\n  strategy: {{mode: loadbalance}}\n  targets:\n{lines}"
-        (folder / f"{name}.yaml").write_text(text)
-    for number in range(more):
-        text = (folder / "two.yaml").read_text().replace("name: two", f"name: policy-{number}")
-        (folder / f"policy-{number}.yaml").write_text(text)
-
-
-def wrk(url: str, connections: int, seconds: float, folder: Path, policy: str = "two") -> Figures:
-    """Ask with so many connections at once. Raises AssertionError for any answer but 200."""
-    script = folder / "ask.lua"
-    body = json.dumps({**BODY, "model": f"virtual-policy/{policy}"})
-    headers = 'wrk.headers["Content-Type"] = "application/json"'
-    script.write_text(f"wrk.method = 'POST'\nwrk.body = [[{body}]]\n{headers}\n")
-    args = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency", "-s", str(script), url]
-    text = subprocess.run(args, capture_output=True, text=True, check=True).stdout
-    assert "Non-2xx" not in text, text
-    rate, median = re.search(r"Requests/sec:\s+([\d.]+)", text), re.search(r"50%\s+([\d.]+)(us|ms|s)", text)
-    assert rate, text
-    assert median, text
-    return Figures(float(rate[1]), float(median[1]) * {"us": 0.001, "ms": 1, "s": 1000}[median[2]])
-
-
-def memory(pid: int) -> float:
-    """The resident memory of a process, in MB."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
-
-
-def measure(seconds: float, rounds: int) -> None:
-    """Take all rows in turns, and print their medians."""
-    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+def measure(peers: Peers, seconds: float, rounds: int, policies: int) -> Found:
+    """Everything, in turns; what is started for it is ended again."""
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        base = stack.enter_context(nginx(folder))
-        write_policies(folder / "policies", base)
-        one, pid = stack.enter_context(gateway(folder / "policies", folder))
-        two, _ = stack.enter_context(gateway(folder / "policies", folder, "--workers", "2"))
-        path = "/v1/chat/completions"
-        rows = {
-            "direct": (f"{base}/chat/completions", "two"),
-            "gateway": (one + path, "two"),
-            "gateway, 200 targets": (one + path, "many"),
-            "gateway, 2 workers": (two + path, "two"),
-        }
-        seen: dict[tuple[str, int], list[Figures]] = {(row, number): [] for row in rows for number in CONNECTIONS}
-        for turn in range(rounds):
-            for (row, number), figures in list(seen.items())[:: -1 if turn % 2 else 1]:
-                url, policy = rows[row]
-                figures.append(wrk(url, number, seconds, folder, policy))
-        print(f"{'':22}" + "".join(f"{f'{number} connections':>26}" for number in CONNECTIONS))
-        for row in rows:
-            cells = [seen[row, number] for number in CONNECTIONS]
-            shown = [
-                f"{statistics.median(one.rate for one in cell):,.0f}/s {statistics.median(one.median for one in cell):.2f} ms"
-                for cell in cells
-            ]
-            print(f"{row:22}" + "".join(f"{text:>26}" for text in shown))
-        print(f"memory of the gateway: {memory(pid):.0f} MB")
-        write_policies(folder / "large", base, more=10_000)
-        began = time.monotonic()
-        with gateway(folder / "large", folder):
-            print(f"start with 10,000 policies in files: {time.monotonic() - began:.1f} s")
+        with compared(peers, folder) as (bases, them, idle):
+            figures, others = in_turns(them, seconds, rounds, folder)
+            most = {one.name: contenders.memory(one.group, "VmHWM") for one in them if one.group is not None}
+            starts = starting(folder, bases, policies, rounds)
+        return Found(figures, most, idle, starts, policies, others)
+
+
+@contextmanager
+def compared(peers: Peers, folder: Path) -> Iterator[tuple[Bases, list[Contender], float]]:
+    """The models, all that is in front of them, and the memory of the gateway before its first request."""
+    with ExitStack() as stack:
+        bases = stack.enter_context(contenders.models(folder))
+        policies = folder / "policies"
+        contenders.write_policies(policies, bases)
+        one, group = stack.enter_context(contenders.policyctl(policies, folder / "one.log"))
+        two, both = stack.enter_context(contenders.policyctl(policies, folder / "two.log", "--workers", "2"))
+        idle = contenders.memory(group, "VmRSS")
+        them = [
+            contenders.direct(bases),
+            contenders.asking(goals.OWN, one, group),
+            contenders.asking(goals.MANY, one, group, "many", None),
+            contenders.asking(goals.TWO, two, both, "two", None),
+        ]
+        known: list[tuple[Path | None, Peer]] = [(peers.portkey, contenders.portkey), (peers.litellm, contenders.litellm)]
+        them += [stack.enter_context(start(place, bases, folder)) for place, start in known if place]
+        yield bases, them, idle
+
+
+def in_turns(them: Sequence[Contender], seconds: float, rounds: int, folder: Path) -> tuple[dict[Key, list[Figures]], float]:
+    """Ask each in every round, in the other order in every second one, and once before. Also the cores that others took."""
+    groups = [one.group for one in them if one.group is not None]
+    for one in them:
+        run_wrk(one.fast, 16, WARM_SECONDS, folder)
+    figures: dict[Key, list[Figures]] = {}
+    others = []
+    for turn in range(rounds):
+        for workload in WORKLOADS:
+            for one in list(them)[:: -1 if turn % 2 else 1]:
+                if one.slow or (workload.is_fast and workload is not ONE):
+                    others.append(until_calm(groups))
+                    figures.setdefault((one.name, workload), []).append(_ask(one, workload, seconds, folder))
+                    print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return figures, statistics.median(others)
+
+
+def _ask(one: Contender, workload: Workload, seconds: float, folder: Path) -> Figures:
+    ask = one.fast if workload.is_fast else one.slow
+    assert ask is not None
+    before = contenders.processor(one.group) if one.group is not None else 0.0
+    found = run_wrk(
+        ask, workload.connections, max(seconds, workload.seconds), folder, stream=workload.stream, user=workload.user
+    )
+    if one.group is None or not found.answers:
+        return found
+    return found._replace(processor=(contenders.processor(one.group) - before) / found.answers * 1e6)
+
+
+def until_calm(groups: Sequence[int], limit: float = CALM_SECONDS) -> float:
+    """Wait until none of them works on what it was asked before: some go on for seconds when their clients have left.
+
+    The cores that all other programs took at the end of it.
+    """
+    end = time.monotonic() + limit
+    while True:
+        began, busy, own = time.monotonic(), contenders.busy(), sum(map(contenders.processor, groups))
+        time.sleep(0.25)
+        taken = sum(map(contenders.processor, groups)) - own
+        if taken <= CALM or time.monotonic() > end:
+            return max(0.0, contenders.busy() - busy - taken) / (time.monotonic() - began)
+
+
+def starting(folder: Path, bases: Bases, policies: int, rounds: int) -> Mapping[str, float]:
+    """Seconds from the start of the gateway until it answers, with so many policies in files and in a database."""
+    large, database = folder / "large", f"sqlite:///{folder}/large.db"
+    contenders.write_policies(large, bases, policies)
+    apply = [sys.executable, "-m", "policyctl", "apply", "--yes", "--quiet", "--dir", str(large), "--remote", database]
+    subprocess.run([*apply, "--max-change-percent", "100"], check=True)
+    found: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, args in (("files", ()), ("SQLite", ("--remote", database))):
+            began = time.monotonic()
+            with contenders.policyctl(large, folder / "large.log", *args):
+                found.setdefault(name, []).append(time.monotonic() - began)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def report(found: Found, rounds: int, seconds: float) -> str:
+    """The two tables, with the machine described."""
+    begin = f"Medians of {rounds} {'rounds' if rounds > 1 else 'round'} of {seconds:g} s each on {described(machine())}."
+    busy = f"Other programs took {found.others:.2f} cores meanwhile."
+    return f"{begin} {busy}\n\n{goals.goal_table(found)}\n\n{goals.figure_table(found)}"
+
+
+def needed(given: Peers) -> str | None:
+    """What is missing, in a line."""
+    if missing := [name for name in ("wrk", "nginx") if shutil.which(name) is None]:
+        return f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing; install with apt: wrk nginx-light"
+    if given.portkey and not (given.portkey / "node_modules/@portkey-ai/gateway/build/start-server.js").is_file():
+        return f"{given.portkey} does not have Portkey; .github/CONTRIBUTING.md shows how to install it there with npm"
+    if given.litellm and not (given.litellm / "bin/litellm").is_file():
+        return f"{given.litellm} is not a virtual environment with LiteLLM; .github/CONTRIBUTING.md shows how to make one"
+    return None
 
 
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--portkey", type=Path, metavar="DIR", help="where npm has installed @portkey-ai/gateway")
+    parser.add_argument("--litellm", type=Path, metavar="DIR", help="a virtual environment with litellm[proxy]")
+    parser.add_argument("--seconds", type=float, default=4, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--policies", type=int, default=POLICIES, help="policies that the gateway is started with")
+    parser.add_argument("--write", action="store_true", help="put the tables into the manual's page evidence")
     given = parser.parse_args()
-    if missing := [name for name in ("wrk", "nginx") if shutil.which(name) is None]:
-        raise SystemExit(f"{' and '.join(missing)} is needed; install it with apt")
-    measure(given.seconds, given.rounds)
+    peers = Peers(*(place and place.absolute() for place in (given.portkey, given.litellm)))
+    if missing := needed(peers):
+        raise SystemExit(missing)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # what is started here gets it too
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit("\nended by a signal, with all that was started"))
+    try:
+        text = report(measure(peers, given.seconds, given.rounds, given.policies), given.rounds, given.seconds)
+    except (RuntimeError, ValueError, subprocess.CalledProcessError) as error:  # something did not start, or has ended
+        raise SystemExit(f"\n{error}") from None
+    if given.write:
+        write_evidence("gateway", text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -205,6 +205,8 @@ def test_main_that_has_moved_on_approves_nothing_for_an_older_commit(work: Work)
         (["docs/a.md", "policies.md"], True),
         (["policies/a.yaml"], False),
         (["policyctl.yaml"], False),
+        (["rows.csv"], False),
+        (["ca.pem"], False),
         ([f"{number}.md" for number in range(300)], False),  # there may be more
     ],
 )
@@ -216,6 +218,9 @@ def test_a_later_commit_that_changes_none_of_the_policies_changes_nothing(
         for name, value in forge.environ.items():
             monkeypatch.setenv(name, value)
         work = Work(project, forge, policyctl, monkeypatch)
+        fleet = "fleet: [{from: rows.csv, name: '{{ n }}', defaults: {ca_file: ca.pem}}]\n"
+        Path("policyctl.yaml").write_text(f"{fleet}environments: {{local: {{}}}}\ndefault: local\n", "utf-8")
+        Path("rows.csv").write_text("n\nother\n", "utf-8")
         work.settle()
         work.add("a")
         assert work.comment().code == 0

@@ -15,7 +15,7 @@ from policyctl.cli.selection import parse_overrides, read_overrides, write_overr
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project, Ran
 from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
-from tests.server.serving import loopback, serving
+from tests.server.serving import loopback, serving_here
 
 GPT, GEMINI = "virtual-model/openai/gpt-4o", "virtual-model/google/gemini"
 USERS: list[tuple[str, dict[str, Any]]] = [
@@ -69,7 +69,7 @@ def tenant_of(project: Project, policyctl: Policyctl, *, used: bool) -> Iterator
     project.write("policyctl.yaml", 'scope: ["virtual-*"]\nlimits: {max_removes: 20, max_change_percent: 100}\n')
     for name in POLICIES:
         project.policy(name, GPT)
-    with serving(project.folder / "served.db") as behind, standing_in(lambda _: Reply(500)) as front:
+    with serving_here(project.folder / "served.db") as behind, standing_in(lambda _: Reply(500)) as front:
         tenant = Tenant(policyctl, project, front, behind.url)
         front.handler = tenant.answer
         for path, document in USERS if used else ():

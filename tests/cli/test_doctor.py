@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from policyctl.cli.doctor import CHECKS
+from policyctl.cli.doctor_checks import CHECKS
+from policyctl.load.urls import postgres_identity as identity
+from policyctl.reconcile.queue import JobQueue
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
+from tests.postgres import PostgresServer
 from tests.remote.fake_server import Reply, Seen, Silence, certificates, standing_in
-from tests.server.serving import Served, serving
+from tests.server.serving import ServedHere, serving_here
 from tests.sqlite_rows import put, row
 
 PASSWORD = "hunter2-hunter2-hunter2"
@@ -33,9 +36,9 @@ def directory(project: Project) -> Project:
 
 
 @pytest.fixture
-def served(directory: Project) -> Iterator[Served]:
+def served(directory: Project) -> Iterator[ServedHere]:
     (directory.folder / "serve").mkdir()
-    with serving(directory.folder / "serve" / "served.db", "--token-from", "env:SECRET", environ={"SECRET": PASSWORD}) as one:
+    with serving_here(directory.folder / "serve" / "served.db", secret=PASSWORD) as one:
         yield one
 
 
@@ -62,7 +65,7 @@ def found(policyctl: Policyctl, *args: str, code: int = 0) -> dict[str, tuple[st
 
 
 def test_a_service_that_works_is_ok_from_end_to_end(
-    directory: Project, served: Served, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+    directory: Project, served: ServedHere, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WXO_PASSWORD", PASSWORD)
     configure(directory, served.url, 'type: local, username: me, password: "env:WXO_PASSWORD"')
@@ -78,7 +81,7 @@ def test_a_service_that_works_is_ok_from_end_to_end(
 
 
 def test_a_wrong_password_stops_at_the_login(
-    directory: Project, served: Served, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+    directory: Project, served: ServedHere, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WXO_PASSWORD", "another-password")
     configure(directory, served.url, 'type: local, username: me, password: "env:WXO_PASSWORD"')
@@ -91,7 +94,7 @@ def test_a_wrong_password_stops_at_the_login(
 
 
 def test_a_wrong_token_stops_at_the_list(
-    directory: Project, served: Served, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+    directory: Project, served: ServedHere, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is sent as it is, so only the list shows whether it is accepted."""
     monkeypatch.setenv("TOKEN", "another-token-that-is-wrong")
@@ -103,7 +106,7 @@ def test_a_wrong_token_stops_at_the_list(
 
 
 def test_a_variable_that_is_not_set_stops_the_login_and_not_the_way_to_the_service(
-    directory: Project, served: Served, policyctl: Policyctl
+    directory: Project, served: ServedHere, policyctl: Policyctl
 ) -> None:
     configure(directory, served.url, 'type: local, username: me, password: "env:UNSET_PASSWORD"')
     checks = found(policyctl, code=1)
@@ -112,7 +115,7 @@ def test_a_variable_that_is_not_set_stops_the_login_and_not_the_way_to_the_servi
     assert checks["login"] == ("not checked", "needs secrets")
 
 
-def test_a_secret_file_that_is_missing_is_named(directory: Project, served: Served, policyctl: Policyctl) -> None:
+def test_a_secret_file_that_is_missing_is_named(directory: Project, served: ServedHere, policyctl: Policyctl) -> None:
     configure(directory, served.url, 'token: "file:no-such-file"')
     assert found(policyctl, code=1)["secrets"] == (
         "failed",
@@ -272,3 +275,24 @@ def test_a_suspended_environment_is_a_warning(directory: Project, policyctl: Pol
     directory.write("policyctl.yaml", "environments: {dev: {suspend: {reason: a freeze}}}\n")
     status, detail = found(policyctl)["configuration"]
     assert (status, "suspended" in detail, "a freeze" in detail) == ("warning", True, True)
+
+
+def test_the_queue_and_the_audit_record_that_are_named_are_checked(
+    directory: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, database: str, postgres: PostgresServer
+) -> None:
+    assert "queue" not in found(policyctl)
+    name = database.rpartition("/")[2]
+    for variable in ("POLICYCTL_DATABASE", "POLICYCTL_AUDIT"):
+        monkeypatch.setenv(variable, database)
+    before = found(policyctl)
+    assert before["queue"] == ("warning", f"{identity(database)}, which has no queue yet; start policyctl worker")
+    assert before["audit"] == ("ok", f"the audit table in {identity(database)} is made by the first apply")
+    assert postgres.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'policyctl%'", name) == [(0,)]
+    JobQueue(database)
+    assert policyctl("apply", "--yes").code == 0
+    after = found(policyctl)
+    assert after["queue"] == ("warning", f"{identity(database)}, where no worker is at work; start policyctl worker")
+    assert after["audit"] == ("ok", f"the audit table in {identity(database)}")
+    postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    gone = found(policyctl, code=1)
+    assert {gone[one][0] for one in ("queue", "audit")} == {"failed"}

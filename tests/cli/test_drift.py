@@ -17,7 +17,7 @@ from policyctl.plan.drift import MOVED
 from policyctl.report import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import commit, git
-from tests.server.serving import loopback, serving
+from tests.server.serving import loopback, serving_here
 from tests.sqlite_rows import LOCAL, drop, edit, live_documents, put, row
 
 AUDIT = Path("audit.jsonl")
@@ -217,6 +217,40 @@ def test_each_commit_is_rendered_with_its_own_configuration(project: Project, po
     assert (one["moved"], one["commit"] == head) == ("git", False)
     edit("anygem", lambda document: document["policy"]["targets"][0].update(weight=0.9))
     assert moved(policyctl) == {"anygem": ("remote", "history")}
+
+
+VARIABLES = """\
+{version}scope: ["*"]
+watch: {{heal: always, apply: never}}
+environments: {{{name}: {{remote: "{remote}", vars: {{share: {share}}}}}}}
+"""
+LIVE_DB, SPELLED_ANEW = "sqlite:///../live.db", "sqlite:///../policies/../live.db"
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "remote", "answer", "state"),
+    [
+        ("", "production", SPELLED_ANEW, "git", "pending"),
+        ('required_version: "<0.1"\n', "prod", LIVE_DB, "unknown", "conflict"),
+        ("a_setting_of_another_version: 1\n", "production", SPELLED_ANEW, "unknown", "conflict"),
+    ],
+)
+def test_a_variable_that_changed_with_much_else_is_no_edit(
+    version: str, name: str, remote: str, answer: str, state: str, project: Project, policyctl: Policyctl
+) -> None:
+    """The environment and its remote are written in another way now, or today's policyctl refuses the configuration of then.
+    Nothing is put back for that."""
+    project.write("anygem.yaml", ANYGEM.replace("0.75", '"{{ share }}"'))
+    project.write("policyctl.yaml", VARIABLES.format(version="", name="prod", remote=LIVE_DB, share=0.75))
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", VARIABLES.format(version=version, name="prod", remote=LIVE_DB, share=0.75))
+    commit(project.folder, "policies")
+    project.write("policyctl.yaml", VARIABLES.format(version="", name=name, remote=remote, share=0.6))
+    commit(project.folder, "policies")
+    assert moved(policyctl)["anygem"][0] == answer
+    assert "remote moved" not in policyctl("plan").out
+    assert f"{state}  " in policyctl("watch", "--once").out
+    assert policyctl("plan", "--detailed-exitcode").code == 2
 
 
 def test_a_policy_that_was_renamed_to_another_file_keeps_its_history(applied: Project, policyctl: Policyctl) -> None:
@@ -477,6 +511,21 @@ def test_an_audit_record_that_cannot_be_read_is_an_error(applied: Project, polic
     assert (ran.code, "audit.jsonl:1: does not have the format" in ran.err) == (1, True)
 
 
+def test_an_audit_record_that_a_commit_brought_shows_nothing(applied: Project, policyctl: Policyctl) -> None:
+    """Whoever may push would decide who moved, and so what a watch puts back and what is removed."""
+    git_edits(applied)
+    assert "drifted" not in policyctl("watch", "--once", "--audit", AUDIT).out
+    git(applied.folder, "add", "--force", str(AUDIT))
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    for command in (["drift"], ["apply", "--yes"]):
+        ran = policyctl(*command, "--audit", AUDIT)
+        assert (ran.code, "audit.jsonl is in the checked-out commit" in ran.err) == (1, True), ran.err
+    assert "failed     the audit file audit.jsonl is in" in policyctl("watch", "--once", "--audit", AUDIT).out
+    git(applied.folder, "rm", "--quiet", "--cached", str(AUDIT))
+    git(applied.folder, "commit", "--quiet", "-m", "x")
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("git", "audit")}
+
+
 def test_names_select_and_one_that_matches_nothing_is_an_error(applied: Project, policyctl: Policyctl) -> None:
     describe(applied, "new", "other")
     remote_edits(applied)
@@ -493,7 +542,7 @@ def test_a_git_revision_is_not_a_remote_that_moves(applied: Project, policyctl: 
 def test_edits_over_http_are_found(project: Project, policyctl: Policyctl, tmp_path: Path) -> None:
     """A real server, edited through its API."""
     describe(project, "first")
-    with serving(tmp_path / "served.db") as served:
+    with serving_here(tmp_path / "served.db") as served:
         project.write("policyctl.yaml", f"scope: ['virtual-policy/*']\nenvironments: {{local: {{remote: '{served.url}'}}}}\n")
         commit(project.folder, "policies")
         assert policyctl("apply", "--yes").code == 0
@@ -520,6 +569,21 @@ def test_managed_models_drift_too(project: Project, policyctl: Policyctl) -> Non
         connection.execute("UPDATE model SET document = replace(document, 'second', 'by hand')")
     assert moved(policyctl) == {"virtual-model/openai/a": ("remote", "history")}
     assert moved(policyctl, "--audit", AUDIT) == {"virtual-model/openai/a": ("remote", "audit")}
+
+
+def test_a_model_file_that_was_not_managed_yet_is_a_version_too(project: Project, policyctl: Policyctl) -> None:
+    """Another tool may have imported it, as a file in Git has it."""
+    model = "spec_version: v1\nkind: model\nname: openai/a\ntags: [{}]\n"
+    project.policy("other", "virtual-model/openai/a")
+    project.write("models/a.yaml", model.format("first"))
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    assert policyctl("apply", "--yes").code == 0
+    project.write("policyctl.yaml", "manage: [policies]\n")
+    commit(project.folder, "policies")
+    project.write("policyctl.yaml", "manage: [policies, models]\n")
+    project.write("models/a.yaml", model.format("second"))
+    commit(project.folder, "policies")
+    assert moved(policyctl) == {"virtual-model/openai/a": ("git", "history")}
 
 
 # What happened → whether removing chat is refused.
@@ -591,6 +655,55 @@ def test_a_removal_is_refused_only_if_the_policy_was_edited_by_hand(case: str, a
     assert policyctl("apply", "--yes").code == 3
     assert policyctl("apply", "--yes", "--allow-remove", "chat").code == 0
     assert "virtual-policy/chat" not in live_documents()
+
+
+def brings_what_is_live(project: Project) -> None:
+    remote_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    document = live_documents()["virtual-policy/chat"]
+    describe(project, document["description"], attempts=str(document["policy"]["retry"]["attempts"]))
+    commit(project.folder, "policies")
+
+
+def goes_back(project: Project) -> None:
+    """To what the base had, and is live."""
+    git_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    describe(project, "second")
+    commit(project.folder, "policies")
+
+
+def moves(project: Project) -> None:
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    git(project.folder, "mv", "policies/chat.yaml", "chat.yaml")
+    commit(project.folder)
+    project.policies.mkdir(exist_ok=True)
+    git(project.folder, "mv", "chat.yaml", "policies/chat.yaml")
+    commit(project.folder)
+
+
+@pytest.mark.parametrize(
+    ("happens", "refused"),
+    [(brings_what_is_live, True), (goes_back, False), (moves, False)],
+    ids=["brings", "goes back", "moves"],
+)
+@pytest.mark.parametrize("several", [(), ("--all",)])
+def test_a_branch_does_not_show_for_itself_that_nothing_was_edited(
+    happens: Callable[[Project], None], refused: bool, several: tuple[str, ...], applied: Project, policyctl: Policyctl
+) -> None:
+    """Whether what it removes was edited by hand is decided by what its base had; so is what its page has of an update."""
+    happens(applied)
+    base = ("--base", "main", *several)
+    describe(applied, "fifth")
+    commit(applied.folder, "policies")
+    assert ("Git moved" in policyctl("plan", *base).out) is not refused
+    describe(applied, "other", "other")
+    (applied.policies / "chat.yaml").unlink()
+    commit(applied.folder, "policies")
+    ran = policyctl("plan", *base)
+    assert (ran.code, "may have been edited since: only commits that are not merged" in ran.out) == (3 * refused, refused)
+    if refused:
+        assert policyctl("plan", *base, "--allow-remove", "chat").code == 0
 
 
 @pytest.mark.parametrize("edited", [False, True])
@@ -818,7 +931,7 @@ def test_of_several_environments_only_the_edited_one_is_refused(project: Project
 
 def test_a_removal_is_not_refused_because_the_remote_spells_a_model_otherwise(project: Project, policyctl: Policyctl) -> None:
     """Of one environment, of several, and of a saved plan."""
-    with serving(project.folder / "tenant.db") as served:
+    with serving_here(project.folder / "tenant.db") as served:
         loopback.post(f"{served.url}/v1/models", json={"name": ONE}).raise_for_status()
         project.write("policyctl.yaml", f"scope: ['*']\nenvironments: {{dev: {{remote: '{served.url}'}}}}\n")
         for name in ("chat", "other"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import zipfile
@@ -128,9 +129,18 @@ def write(folder: Path, url: str, model: str | None) -> None:
         (policies / "a.yaml").write_text(head.format("a") + model)
 
 
-@pytest.mark.parametrize("echo", [False, True], ids=["", "a remote that repeats what it is sent"])
-@pytest.mark.parametrize("model", FILES)
-@pytest.mark.parametrize("place", PLACES)
+def in_the_inner_loop(place: str, model: str, echo: bool) -> bool:
+    """Whether a combination shows what others do not: each place with one file, and one place with each file and remote."""
+    return place == "api_key" or (model == "other settings" and not echo)
+
+
+@pytest.mark.parametrize(
+    ("place", "model", "echo"),
+    [
+        pytest.param(*case, marks=() if in_the_inner_loop(*case) else pytest.mark.slow)
+        for case in itertools.product(PLACES, FILES, (False, True))
+    ],
+)
 def test_no_secret_of_a_live_model_leaves_it(
     place: str, model: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,8 +163,13 @@ class Used(Platform):
     }
 
 
-@pytest.mark.parametrize("echo", [False, True], ids=["", "a remote that repeats what it is sent"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "echo"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case[1] and case[0] != "api_key" else ())
+        for case in itertools.product(PLACES, (False, True))
+    ],
+)
 def test_no_command_about_one_policy_or_model_shows_a_secret(
     place: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from policyctl.remote.sqlite import SqliteReader
 from tests.conftest import Policyctl, Project
 from tests.problem_lines import shows
 from tests.remote.fake_server import Reply, Seen, standing_in
-from tests.server.serving import serving
+from tests.server.serving import serving_here
 from tests.sqlite_rows import LOCAL, add_models, put, row
 
 GPT = "virtual-model/openai/gpt-4o"
@@ -305,7 +305,7 @@ def test_an_option_of_the_platforms_own_command_that_does_nothing_here_is_explai
 
 
 def test_a_connection_that_does_not_exist_is_refused_before_anything_is_written(project: Project, policyctl: Policyctl) -> None:
-    with serving(project.folder / "served.db") as served:
+    with serving_here(project.folder / "served.db") as served:
         ran = policyctl("model", "add", GPT, "--app-id", "nowhere", "--remote", served.url, "--yes")
         assert ran.code == 3, ran.err
         assert f"connection nowhere (of {GPT}) does not exist" in ran.out

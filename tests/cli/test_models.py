@@ -11,14 +11,14 @@ import pytest
 
 from tests.conftest import Policyctl, Project
 from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
-from tests.server.serving import Served, loopback, serving
+from tests.server.serving import ServedHere, loopback, serving_here
 
 GPT = "virtual-model/openai/gpt-4o"
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with serving(tmp_path / "tenant.db") as server:
+def served(tmp_path: Path) -> Iterator[ServedHere]:
+    with serving_here(tmp_path / "tenant.db") as server:
         yield server
 
 
@@ -40,7 +40,9 @@ def connect(url: str, app_id: str, *environments: str, scheme: str = "key_value_
         loopback.post(f"{base}/{app_id}/configurations", json=body).raise_for_status()
 
 
-def test_a_plan_is_refused_until_a_model_can_use_its_connection(project: Project, policyctl: Policyctl, served: Served) -> None:
+def test_a_plan_is_refused_until_a_model_can_use_its_connection(
+    project: Project, policyctl: Policyctl, served: ServedHere
+) -> None:
     manage(project, served.url)
     declare(project, "openai/gpt-4o", "app_id: creds")
     ran = policyctl("plan")
@@ -57,7 +59,7 @@ def test_a_plan_is_refused_until_a_model_can_use_its_connection(project: Project
 
 
 def test_the_history_of_models_shows_their_settings_and_no_secret(
-    project: Project, policyctl: Policyctl, served: Served
+    project: Project, policyctl: Policyctl, served: ServedHere
 ) -> None:
     manage(project, served.url)
     project.policy("chat", GPT)
@@ -83,8 +85,9 @@ def test_the_history_of_models_shows_their_settings_and_no_secret(
     assert "a key of its own" not in shown.out + Path("log.jsonl").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_an_update_that_this_remote_cannot_clear_says_what_to_do(
-    project: Project, policyctl: Policyctl, served: Served
+    project: Project, policyctl: Policyctl, served: ServedHere
 ) -> None:
     manage(project, served.url)
     connect(served.url, "creds", "draft", "live")

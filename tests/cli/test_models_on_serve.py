@@ -19,27 +19,29 @@ from policyctl.reconcile.plan import plan_directory
 from policyctl.reconcile.verify import verify
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff
+from policyctl.server.service import Variant
 from tests.conftest import Policyctl, Project
 from tests.examples import examples
 from tests.reconcile.model_tenants import tenants
 from tests.remote.fake_server import Reply, Seen, standing_in
 from tests.remote.http_helpers import reach
 from tests.remote.model_tenant import CONNECTIONS
-from tests.server.serving import Served, loopback, serving
+from tests.server.serving import ServedHere, loopback, serving_here
 
 NAMES = ["openai/a&b", "x/a#1", "x/a+b", "x/%41", "x/A", "x/a:b", "x/a b", "x/a/b"]
 SERVERS = {
-    "merging": (),
-    "replacing": ("--replace-models",),
-    "merging, camelCase": ("--camel-case",),
-    "replacing, camelCase": ("--replace-models", "--camel-case"),
+    "merging": Variant(),
+    "replacing": Variant(replace_models=True),
+    "merging, camelCase": Variant(camel_case=True),
+    "replacing, camelCase": Variant(replace_models=True, camel_case=True),
 }
 
 
-@pytest.fixture(scope="module", params=SERVERS)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+# The inner loop tries one of them.
+@pytest.fixture(scope="module", params=["merging", *(pytest.param(one, marks=pytest.mark.slow) for one in list(SERVERS)[1:])])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedHere]:
     folder: Path = tmp_path_factory.mktemp("served")
-    with serving(folder / "served.db", *SERVERS[request.param]) as running:
+    with serving_here(folder / "served.db", variant=SERVERS[request.param]) as running:
         for app_id in CONNECTIONS:
             answer = loopback.post(f"{running.url}/v1/connections/applications", json={"app_id": app_id})
             assert answer.is_success, answer.text
@@ -48,7 +50,7 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @given(tenants(), tenants())
 @settings(max_examples=examples(8), suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-def test_any_tenant_becomes_any_other(served: Served, first: list[Desired], second: list[Desired]) -> None:
+def test_any_tenant_becomes_any_other(served: ServedHere, first: list[Desired], second: list[Desired]) -> None:
     """The connection alone has no empty value: where a PUT merges, the apply reports that it is still there."""
     with reach(served.url, models=True) as writer:
         for desired in (first, second, []):
@@ -75,7 +77,7 @@ def applied(writer: OrchestrateRemote, desired: list[Desired]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_survives_every_part_of_a_request(name: str, served: Served, project: Project, policyctl: Policyctl) -> None:
+def test_a_name_survives_every_part_of_a_request(name: str, served: ServedHere, project: Project, policyctl: Policyctl) -> None:
     config = {"manage": ["policies", "models"], "environments": {"dev": {"remote": served.url}}, "scope": ["*"]}
     project.write("policyctl.yaml", json.dumps({**config, "limits": {"max_change_percent": 100}}))
     head = {"spec_version": "v1", "kind": "model"}
@@ -113,7 +115,7 @@ SHAPES: dict[str, tuple[Reply, int, str]] = {
 }
 
 
-@pytest.mark.parametrize("case", SHAPES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow if case == "an error" else ()) for case in SHAPES])
 def test_a_list_of_models_of_any_shape_is_read_or_refused(case: str, project: Project, policyctl: Policyctl) -> None:
     reply, code, text = SHAPES[case]
 

@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from policyctl.cli.main import run as run_main
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import SECRETS
+from policyctl.server.service import Variant
 from tests.conftest import Policyctl, Project, Ran, files_of
-from tests.server.serving import serving
+from tests.examples import examples
+from tests.server.serving import serving, serving_here
 from tests.sqlite_rows import add_models
 from tests.strategies import SECRET, model_rows
 from tests.virtual_models import camel_case
@@ -48,7 +50,7 @@ tenants = st.lists(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(tenants)
 def test_any_live_models_become_a_directory_whose_plan_is_empty_but_for_what_was_not_pulled(tenant: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +155,7 @@ def test_a_model_that_differs_from_its_file_is_kept_unless_overwrite(project: Pr
 
 
 def test_a_connection_that_cannot_be_found_is_not_in_the_file_and_is_kept(project: Project, policyctl: Policyctl) -> None:
-    with serving(project.folder / "served.db", "--replace-models") as served:
+    with serving_here(project.folder / "served.db", variant=Variant(replace_models=True)) as served:
         with httpx.Client(base_url=served.url) as client:
             client.post("/v1/models", json={"name": GPT, "description": "old", "connection_id": "gone"}).raise_for_status()
         project.write("policyctl.yaml", f'{MANAGED}environments:\n  prod: {{remote: "{served.url}"}}\n')

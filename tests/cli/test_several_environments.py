@@ -454,6 +454,7 @@ def test_a_link_in_the_repository_leads_no_record_out_of_it(
     assert not database(fleet, "a").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_nothing_is_written_twice(fleet: Project, policyctl: Policyctl) -> None:
     """Every environment has the policy once, whatever moment the process was killed at."""
     rows = "".join(f"b{n},1,\n" for n in range(150))

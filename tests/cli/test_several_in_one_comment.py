@@ -285,6 +285,9 @@ def test_one_issue_is_open_while_any_environment_does_not_match(both: Work) -> N
     assert state in ("open", "opened")
     assert "1 to add in `prod`" in text
     assert "policyctl: 1 environment does not match the files" in both.forge.issues[0]["title"]
+    both.project.write("policyctl.yaml", CONFIG.replace("0.1}", "0.1}, suspend: {reason: x}"))
+    assert [state for state, _ in drift()] == [state], "what does not match may be where nothing was compared"
+    both.project.write("policyctl.yaml", CONFIG)
     assert both.policyctl("apply", "--yes").code == 0
     assert [state for state, _ in drift()] == ["closed"]
 

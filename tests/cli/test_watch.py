@@ -367,6 +367,24 @@ def test_a_commit_does_not_decide_that_it_needs_no_approval(work: Work) -> None:
     assert "applied: Git moved: virtual-policy/other" in work.policyctl("watch", "--once").out
 
 
+def test_with_approved_nothing_is_asked_of_another_remote_before_that_is_approved(work: Work) -> None:
+    """Asking it is logging in: a commit must not lead credentials elsewhere."""
+    work.project.write("policyctl.yaml", APPROVED)
+    work.settle()
+    assert work.policyctl("watch", "--once").code == 0
+    elsewhere = APPROVED.replace("remote: local", "remote: sqlite:///other.db")
+    work.project.write("policyctl.yaml", elsewhere.replace("approved: true", "approved: false"))
+    work.add("web")
+    work.forge.head = work.commit()
+    ran = work.policyctl("watch", "--once")
+    assert (ran.code, "nothing logs in: no merged pull request shows it" in ran.out) == (3, True), ran.out
+    assert not list(Path().rglob("other.db"))
+    assert work.comment(5).code == 0
+    work.forge.head = work.commit()
+    work.forge.merge(5, work.forge.head)
+    assert "Git moved: virtual-policy/base, virtual-policy/web; waits for an approval" in work.policyctl("watch", "--once").out
+
+
 @pytest.mark.parametrize("missing", ["GITHUB_TOKEN", "GITHUB_REPOSITORY"])
 def test_without_a_way_to_read_approvals_it_waits_and_names_what_is_missing(
     repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, missing: str

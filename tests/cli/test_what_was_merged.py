@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -208,6 +209,29 @@ def test_a_push_that_leads_elsewhere_sends_no_secret_now_and_later(tenants: Tena
         assert (ran.code, tenants.other.seen) == (4, [])
     tenants.lead_to(tenants.own)
     assert NOBODY not in tenants.work.apply().err
+
+
+@pytest.mark.parametrize(("noted", "several"), [(True, ()), (False, ()), (False, ("--all",))])
+def test_a_push_that_leads_to_another_database_server_gives_it_no_password(
+    noted: bool, several: tuple[str, ...], work: Work
+) -> None:
+    """PostgreSQL's client finds a password by itself, so an environment without `auth` logs in too."""
+    work.project.write("policyctl.yaml", "environments: {local: {remote: local}}\n")
+    work.settle()
+    commented(work)
+    if noted:
+        work.forge.merge(5)
+        assert work.apply().code == 0
+        assert work.on_main("ci", "applied").code == 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        config = f"environments: {{local: {{remote: 'postgresql://user@127.0.0.1:{port}/x'}}}}\n"
+        work.project.write("policyctl.yaml", config)
+        ran = work.on_main("ci", "approved", *several)
+        assert (ran.code, ran.out, NOBODY in ran.err) == (4, "", True)
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_push_that_leads_nowhere_else_is_planned_for_a_person_to_read(tenants: Tenants) -> None:

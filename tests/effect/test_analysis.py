@@ -276,7 +276,7 @@ def test_a_policy_nested_too_deeply_is_not_known() -> None:
     assert "groups are nested more than" in str(effect.unknown)
 
 
-@pytest.mark.parametrize("count", [9, 300, MAX_TARGETS - 1])
+@pytest.mark.parametrize("count", [9, 300, pytest.param(MAX_TARGETS - 1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("provider", ["one", "each its own"])
 def test_many_small_shares_are_all_of_the_requests(count: int, provider: str) -> None:
     """No rounding of a share becomes a request that is lost, or traffic that moved."""

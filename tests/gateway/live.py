@@ -19,6 +19,7 @@ from policyctl.gateway.ask import HttpUpstreams
 from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.metrics import Metrics
 from policyctl.gateway.observed import EventLog, Lines, Observer
+from policyctl.gateway.relay import Upstreams
 from policyctl.gateway.run import configure, listen, url_of
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 
@@ -153,7 +154,11 @@ class Running:
 
 @contextmanager
 def running(
-    *, keys: CallerKeys | None = None, limits: GatewayLimits = GatewayLimits(), real_waits: bool = False
+    *,
+    keys: CallerKeys | None = None,
+    limits: GatewayLimits = GatewayLimits(),
+    real_waits: bool = False,
+    connect: Callable[[], Upstreams] = HttpUpstreams,
 ) -> Iterator[Running]:
     """A gateway that runs no policy yet. Without `real_waits` it only notes how long it would wait."""
     loop = asyncio.new_event_loop()
@@ -175,7 +180,7 @@ def running(
 
     upstream = ScriptedUpstream()
     observer = Observer(Metrics(), EventLog(Lines(writes)))
-    app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, observer, keys=keys, limits=limits, sleep=note)
+    app = GatewayApp(RouteTable(PolicySnapshot({})), connect, observer, keys=keys, limits=limits, sleep=note)
     listener = listen("127.0.0.1", 0)
     listener.listen(2048)
     url, log = url_of(listener), list[dict[str, Any]]()

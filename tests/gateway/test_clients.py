@@ -16,7 +16,8 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.gateway.live import DONE, EVENTS, Act, Running, answer_of, chunk, event, running, sends
+from tests.gateway.bodies import EMBEDDINGS, STREAM, WORDS, answers, chat_body, delta
+from tests.gateway.live import DONE, EVENTS, Running, chunk, event, running, sends
 
 if TYPE_CHECKING:
     import openai  # takes longer to import than a dozen modules of tests take to collect
@@ -24,25 +25,6 @@ if TYPE_CHECKING:
 FALLBACK = {"strategy": {"mode": "fallback"}, "targets": [{"model_name": "a"}, {"model_name": "b"}]}
 MODEL = "virtual-policy/p"
 HELLO: Any = [{"role": "user", "content": "Hello"}]
-
-
-def chat_body(model: str, **message: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": "Hi", **message}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": usage}
-
-
-def answers(body: Any, status: int = 200, *headers: str) -> Act:
-    return sends(answer_of(status, "a", "connection: close", *headers, body=body))
-
-
-def delta(text: str) -> bytes:
-    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
-    return event({"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "a", "choices": [choice]})
-
-
-WORDS = ("One", " two", " three")
-STREAM = sends(EVENTS, *map(delta, WORDS), DONE)
 
 
 @pytest.fixture
@@ -68,13 +50,11 @@ def test_chat_tools_and_the_request_id(gateway: Running, sdk: openai.OpenAI) -> 
 def test_a_stream_arrives_word_by_word(gateway: Running, sdk: openai.OpenAI) -> None:
     gateway.upstream.play({"a": [500], "b": [STREAM]})
     with sdk.chat.completions.create(model=MODEL, messages=HELLO, stream=True) as stream:
-        assert tuple(part.choices[0].delta.content for part in stream) == WORDS
+        assert tuple(part.choices[0].delta.content for part in stream) == (*WORDS, None)
 
 
 def test_embeddings_responses_and_models(gateway: Running, sdk: openai.OpenAI) -> None:
-    datum = {"object": "embedding", "index": 0, "embedding": [0.5]}
-    usage = {"prompt_tokens": 1, "total_tokens": 1}
-    gateway.upstream.play({"a": [answers({"object": "list", "data": [datum], "model": "a", "usage": usage})]})
+    gateway.upstream.play({"a": [answers(EMBEDDINGS)]})
     assert sdk.embeddings.create(model=MODEL, input="x").data[0].embedding == [0.5]
     content = {"type": "output_text", "text": "Hi", "annotations": []}
     message = {"id": "m", "type": "message", "role": "assistant", "status": "completed", "content": [content]}

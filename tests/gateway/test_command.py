@@ -16,14 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from policyctl.remote.gateways import GatewayState
+from policyctl.remote.gateways import GatewayState, Wanted
 from tests.conftest import Policyctl, Project
+from tests.dropping_proxy import dropping, through
 from tests.gateway.live import Running, running
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 MODEL = """\
 spec_version: v1
@@ -49,7 +53,7 @@ class Started:
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait until something is true."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 30
         while not true():
             assert time.monotonic() < end, self.errors.read_text("utf-8")
 
@@ -126,6 +130,33 @@ def test_a_connection_has_the_key_that_policyctl_yaml_refers_to(project: Project
     assert upstream.upstream.heard[0].headers["authorization"] == "Bearer key-in-a-file"
 
 
+@pytest.mark.slow
+def test_a_change_while_it_starts_is_taken(project: Project, upstream: Running) -> None:
+    """Here the policies were read, and a key is still waited for."""
+    key = project.folder / "key"
+    os.mkfifo(key)
+    (project.policies / "policyctl.yaml").write_text("gateway: {connections: {conn: {api_key: 'file:../key'}}}\n")
+    project.write(
+        "a.model.yaml", MODEL.format(name="a", base=upstream.upstream.base, key="").replace("  api_key: \n", "app_id: conn\n")
+    )
+    project.write("b.model.yaml", MODEL.format(name="b", base=upstream.upstream.base, key="env:KEY_OF_MODELS"))
+    project.policy("p", A)
+
+    def change() -> None:
+        with key.open("w") as waited_for:  # once it is read
+            project.policy("p", B)
+            (project.folder / "next").write_text("key-in-a-file\n")
+            (project.folder / "next").replace(key)
+            waited_for.write("key-in-a-file\n")
+
+    upstream.upstream.play({})
+    with ThreadPoolExecutor(1) as beside:
+        changed = beside.submit(change)
+        with started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
+            changed.result(20)
+            gateway.until(lambda: gateway.chat().headers["x-policyctl-served-by"] == B)
+
+
 def _last_key(upstream: Running) -> str:
     return upstream.upstream.heard[-1].headers["authorization"]
 
@@ -183,6 +214,93 @@ def test_an_apply_to_postgresql_ends_once_every_replica_runs_it(project: Project
         assert "http://127.0.0.1:9 cannot be asked: 127.0.0.1:9 cannot be reached" in late.err
 
 
+@pytest.mark.slow
+def test_a_database_that_hangs_keeps_no_key_valid_and_no_gateway_alive(
+    project: Project, policyctl: Policyctl, postgres: PostgresServer
+) -> None:
+    """It shows that it cannot see changes."""
+    hangs, goes_on = threading.Event(), threading.Event()
+
+    def hang(_: bytes) -> bool:
+        if hangs.is_set():
+            goes_on.wait(60)
+        return False
+
+    keys = project.folder / "keys"
+    keys.write_text("web key-of-the-web-0001\nold key-that-is-withdrawn\n")
+    project.policy("p", A)
+    with dropping(postgres.port, hang) as proxy:
+        remote = ("--remote", through(proxy, postgres.new_database()))
+        assert policyctl("apply", "--yes", *remote).code == 0
+        with started(project.folder, *remote, "--pretend", "openai/a=200", "--keys-from", f"file:{keys}") as gateway:
+            gateway.client.headers["authorization"] = "Bearer key-that-is-withdrawn"
+            assert gateway.chat().status_code == 200
+            hangs.set()
+            keys.write_text("web key-of-the-web-0001\n")
+            gateway.until(lambda: gateway.chat().status_code == 401)
+            gateway.client.headers["authorization"] = "Bearer key-of-the-web-0001"
+            assert gateway.chat().status_code == 200
+            gateway.until(lambda: gateway.client.get("/readyz").json()["refused"] is not None)
+        goes_on.set()
+
+
+TWO_ENVIRONMENTS = """\
+default: dev
+manage: [policies, models]
+environments: {dev: {remote: "sqlite:///../dev.db"}, prod: {remote: "sqlite:///../prod.db"}}
+"""
+HOSTED = "spec_version: v1\nkind: model\nname: openai/a\nprovider_config: {custom_host: 'https://%s.example/v1'}\n"
+
+
+@pytest.mark.slow
+def test_a_saved_plan_waits_for_gateways_on_the_remote_of_its_own_environment(project: Project, policyctl: Policyctl) -> None:
+    project.write("policyctl.yaml", TWO_ENVIRONMENTS)
+    project.policy("p", A)
+    assert policyctl("apply", "--all", "--yes").code == 0
+    prod = ("--remote", "sqlite:///prod.db", "--env", "prod", "--pretend", "openai=503")
+    with started(project.folder, *prod) as gateway, started(project.folder, *prod, "--poll", "3600") as late:
+        project.policy("p", A, B)
+        assert policyctl("plan", "--env", "prod", "--out", "plan.json").code == 0
+        ran = policyctl("apply", "plan.json", "--yes", "--wait-gateways", gateway.client.base_url)
+        assert ran.code == 0, ran.err
+        ran = policyctl("apply", "plan.json", "--yes", "--wait-gateways", late.client.base_url, "--wait-seconds", "0")
+        assert (ran.code, "not every gateway runs" in ran.err) == (5, True), ran.err
+
+
+@pytest.mark.slow
+def test_an_apply_waits_until_gateways_call_a_model_where_it_is_now(project: Project, policyctl: Policyctl) -> None:
+    """Also for one whose own files lead elsewhere; its description alone is nothing that a gateway uses."""
+    project.write("policyctl.yaml", TWO_ENVIRONMENTS)
+    project.policy("p", A)
+    project.write("a.yaml", HOSTED % "one")
+    assert policyctl("apply", "--yes").code == 0
+    own = project.folder / "own"
+    own.mkdir()
+    remote = ("--remote", f"sqlite:///{project.folder}/dev.db", "--dir")
+    with (
+        started(project.folder, *remote, "none") as gateway,
+        started(project.folder, *remote, "none", "--poll", "3600") as late,
+        started(project.folder, *remote, "own") as other,
+    ):
+        (own / "a.yaml").write_text(HOSTED % "one", "utf-8")
+        project.write("a.yaml", HOSTED % "one" + "description: x\n")
+        urls = [str(one.client.base_url) for one in (gateway, late, other)]
+        ran = policyctl("apply", "--yes", "--wait-gateways", ",".join(urls))
+        assert ran.code == 0, ran.err
+        project.write("a.yaml", HOSTED % "two")
+        ran = policyctl("apply", "--yes", "--wait-gateways", urls[0])
+        assert ran.code == 0, ran.err
+        project.write("a.yaml", HOSTED % "three")
+        other.until(lambda: other.client.get("/readyz").json()["own_models"] == [A])
+        ran = policyctl("apply", "--yes", "--wait-gateways", ",".join(urls), "--wait-seconds", "3")
+        assert ran.code == 5, ran.err
+        assert f"{urls[0]} " not in ran.err
+        assert f"{urls[1]} runs " in ran.err
+        assert f"{urls[2]} calls {A} as files in its own directory have it" in ran.err
+        (own / "a.yaml").write_text(HOSTED % "three", "utf-8")
+        other.until(lambda: other.client.get("/readyz").json()["own_models"] == [])
+
+
 @pytest.mark.parametrize(
     ("state", "why"),
     [
@@ -190,10 +308,12 @@ def test_an_apply_to_postgresql_ends_once_every_replica_runs_it(project: Project
         (GatewayState("old"), "runs old"),
         (GatewayState("old", "p.yaml is invalid"), "runs old, because it refused what is newer: p.yaml is invalid"),
         (GatewayState(problem="cannot be asked"), "cannot be asked"),
+        (GatewayState("abc", own=frozenset(["m", "other"])), "calls m as files in its own directory have it; update these"),
+        (GatewayState("abc", own=frozenset(["other"])), ""),
     ],
 )
 def test_why_a_gateway_is_waited_for(state: GatewayState, why: str) -> None:
-    assert state.why_not("abc") == why
+    assert state.why_not(Wanted("abc", frozenset(["m"]))) == why
 
 
 @pytest.mark.parametrize(
@@ -249,6 +369,22 @@ def test_workers_share_a_port_and_their_counters_and_are_replaced(project: Proje
         (ended,) = [line for line in gateway.log if line["event"] == "worker ended"]
         assert (ended["pid"], ended["reason"]) == (int(children[0]), "signal 9")
     assert [one["answer"] for one in _records(project)[0]["attempts"]] == [503, 200]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_workers_end_with_their_supervisor_however_that_ends(project: Project) -> None:
+    """Otherwise they would share the port with the next gateway, and answer by the options of the last one."""
+    project.policy("p", A)
+    program = [sys.executable, "-m", "policyctl", "gateway", "--port", "0", "--workers", "2", "--pretend", "openai/a=503"]
+    with subprocess.Popen(program, cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while len(children.read_text().split()) < 2:
+            time.sleep(0.01)
+        process.kill()
+        assert process.stdout.read() == b""  # it ends once the last worker has
 
 
 def _records(project: Project) -> list[dict[str, Any]]:

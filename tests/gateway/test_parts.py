@@ -8,10 +8,12 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -57,6 +59,7 @@ assert [os.wait()[1] for _ in range(3)] == [0, 0, 0]
 """
 
 
+@pytest.mark.slow
 def test_workers_that_rotate_the_same_records_lose_none(tmp_path: Path) -> None:
     """Also workers that begin with the same open file."""
     subprocess.run([sys.executable, "-c", WORKERS], cwd=tmp_path, check=True, timeout=60)
@@ -64,6 +67,29 @@ def test_workers_that_rotate_the_same_records_lose_none(tmp_path: Path) -> None:
     lines = [tuple(json.loads(line)) for file in files for line in file.read_text().splitlines()]
     assert sorted(lines) == [(worker, number) for worker in range(3) for number in range(200)]
     assert len(files) > 2
+
+
+@pytest.mark.parametrize("whose", ["of another user", "of the same user"])
+def test_the_number_of_a_worker_that_ended_may_be_that_of_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """Its counters stay, and it has nothing in flight."""
+
+    def others(*_: object) -> NoReturn:
+        raise PermissionError
+
+    ended = Metrics(tmp_path)
+    ended.add("requests_total", status="200")
+    ended.add("requests_in_flight")
+    ended.share()
+    file = (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{os.getppid()}.json")
+    if whose == "of another user":
+        monkeypatch.setattr(os, "kill", others)
+    else:
+        os.utime(file, (0, 0))
+    text = Metrics(tmp_path).text()
+    assert 'requests_total{status="200"} 1' in text
+    assert "requests_in_flight 1" not in text
 
 
 class Passing:
@@ -96,9 +122,9 @@ def test_a_fault_that_passes_does_not_stay() -> None:
 
     async def until_taken() -> tuple[list[str], str | None]:
         app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
-        beside = asyncio.ensure_future(following(source, "old")(app))
+        beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
         async with asyncio.timeout(10):
-            while source.looks < 6:
+            while source.looks < 6 or not app.table.policies:
                 await asyncio.sleep(0.001)
         beside.cancel()
         with suppress(asyncio.CancelledError):
@@ -112,28 +138,116 @@ def test_a_fault_that_passes_does_not_stay() -> None:
         os.close(nowhere)
 
 
-def test_a_worker_that_is_started_later_looks_for_changes_at_once() -> None:
-    """Otherwise it would run old policies, and take keys that were withdrawn, until the next look."""
-    source = Passing()
-    source.every = 0.0
-    follow = following(source, "old")
-    source.every = 3600.0
+class Hanging(Passing):
+    """A source that never answers whether policies have changed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = threading.Event()
+
+    def signature(self) -> object:
+        self.released.wait(20)
+        return "old"
+
+
+def test_keys_are_followed_and_a_gateway_ends_while_its_remote_hangs() -> None:
+    """A key that was withdrawn would be taken as long, and a signal would end nothing."""
+    source = Hanging()
 
     async def until_looked() -> None:
         app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
-        beside = asyncio.ensure_future(follow(app))
+        beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
         async with asyncio.timeout(10):
-            while not source.loads:
+            while source.looks < 6:
                 await asyncio.sleep(0.001)
         beside.cancel()
-        with suppress(asyncio.CancelledError):
-            await beside
+
+    nowhere, began = os.open(os.devnull, os.O_WRONLY), time.monotonic()
+    try:
+        asyncio.run(until_looked())
+        assert time.monotonic() - began < 10
+    finally:
+        source.released.set()
+        os.close(nowhere)
+
+
+class Away(Passing):
+    """A source that is waited for at each look, in vain."""
+
+    def signature(self) -> object:
+        self.looks += 1
+        threading.Event().wait(0.3)
+        raise PolicyctlError("the database is away")
+
+    def keys(self) -> CallerKeys | None:
+        return None
+
+
+def test_a_remote_that_was_waited_for_is_looked_at_again_soon() -> None:
+    """Only the work of a look puts off the next one: once a database is back, its policies are run."""
+    source = Away()
+
+    async def until_looked_again() -> None:
+        app = GatewayApp(RouteTable(PolicySnapshot({})), HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))))
+        beside = asyncio.ensure_future(following(source, "old")(app, asyncio.Event()))
+        async with asyncio.timeout(5):
+            while source.looks < 4:
+                await asyncio.sleep(0.001)
+        beside.cancel()
 
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        asyncio.run(until_looked())
+        asyncio.run(until_looked_again())
     finally:
         os.close(nowhere)
+
+
+class Lifespan:
+    """A server that starts an application and ends it; `policies` are those that its first request would meet."""
+
+    def __init__(self, app: GatewayApp) -> None:
+        self.app = app
+        self.over = asyncio.Event()
+        self.policies: list[str] = []
+
+    async def run(self) -> None:
+        await self.app({"type": "lifespan"}, self._receive, self._send)
+
+    async def _receive(self) -> dict[str, Any]:
+        if self.policies:
+            await self.over.wait()
+        return {}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            self.policies = list(self.app.table.policies)
+            self.over.set()
+
+
+STARTS = {"at once": (3600.0, "virtual-policy/first"), "later": (0.0, "virtual-policy/new")}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_worker_that_is_started_later_looks_before_its_first_request(start: str) -> None:
+    """Otherwise it would run old policies, and take keys that were withdrawn, until its first look."""
+    source, first = Passing(), RouteTable(PolicySnapshot({"virtual-policy/first": {"name": "first", "policy": {}}}))
+    source.loads = 1  # the next one succeeds
+    source.every, policies = STARTS[start]
+    follow = following(source, "old")
+    source.every = 3600.0
+
+    async def until_started() -> list[str]:
+        server = Lifespan(GatewayApp(first, HttpUpstreams, Observer(Metrics(), EventLog(Lines(nowhere))), follow=follow))
+        async with asyncio.timeout(20):
+            await server.run()
+        return server.policies
+
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        assert asyncio.run(until_started()) == [policies]
+    finally:
+        with suppress(OSError):
+            os.close(nowhere)
 
 
 def _resolved(_: str, reference: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
 from tests.effect.recorded import BACKOFF, CASES, SHARES
-from tests.gateway.live import Running
+from tests.gateway.live import EVENTS, Running, answer_of, chunk, event, sends
 
 MODELS = ("a", "b", "c", "d", "e", "f")
 # A client of the recorded gateway waits forever where no target is asked; this one answers.
@@ -36,6 +36,40 @@ def test_waits_are_as_recorded(gateway: Running, case: str) -> None:
     gateway.upstream.play(script)
     assert (gateway.chat().status_code, gateway.upstream.calls) == (expect["status"], expect["calls"])
     assert gateway.waits == pytest.approx(seen["gaps_s"], abs=0.1)
+
+
+FALLBACK = {"strategy": {"mode": "fallback"}, "targets": [{"model_name": "a"}, {"model_name": "b"}]}
+EMPTY, FAILED = EVENTS + chunk(b""), EVENTS + event({"error": {"message": "no"}}) + chunk(b"")
+# What was recorded of bodies: what a client gets, and which models are called.
+BODIES: dict[str, tuple[bytes, int, str, list[str]]] = {
+    "a 204 that names a type of content ends the walk": (
+        b"HTTP/1.1 204 X\r\ncontent-type: application/json\r\n\r\n",
+        500,
+        "upstream_broken_answer",
+        ["a"],
+    ),
+    "a 204 alone is a success": (answer_of(204, "a"), 204, "", ["a"]),
+    "a page is a success": (b"HTTP/1.1 200 X\r\ncontent-type: text/html\r\ncontent-length: 3\r\n\r\n<p>", 200, "<p>", ["a"]),
+    "a page with a 503 is a 503": (
+        b"HTTP/1.1 503 X\r\ncontent-type: text/html\r\ncontent-length: 3\r\nconnection: close\r\n\r\n<p>",
+        200,
+        "b-200",
+        ["a", "b"],
+    ),
+    "an error within a 200 is a success": (answer_of(200, "a", body={"error": "no"}), 200, '{"error": "no"}', ["a"]),
+    "an empty stream is a success": (EMPTY, 200, "", ["a"]),
+    "a stream with an error is a success": (FAILED, 200, '"no"', ["a"]),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_what_a_body_makes_of_an_answer(gateway: Running, case: str) -> None:
+    answer, status, text, calls = BODIES[case]
+    gateway.take({"p": FALLBACK}, *MODELS)
+    gateway.upstream.play({"a": [sends(answer)]})
+    seen = gateway.chat()
+    assert (seen.status_code, gateway.upstream.calls) == (status, calls)
+    assert text in seen.text
 
 
 REQUESTS = 400

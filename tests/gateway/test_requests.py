@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import socket
 import struct
@@ -354,6 +355,7 @@ def test_a_client_that_leaves_ends_the_request_at_its_upstream(gateway: Running)
     gateway.call(asyncio.wait_for(left.wait(), 10))
 
 
+@pytest.mark.slow
 def test_a_client_that_leaves_while_its_policy_waits_costs_no_more_calls() -> None:
     with running(real_waits=True) as live:
         live.take({"p": REPEATED}, "a")
@@ -525,3 +527,31 @@ def test_a_bug_is_a_500_whose_place_is_logged_without_its_text(gateway: Running)
     assert (bugs[0]["error"], bugs[0]["id"]) == ("KeyError", answer.headers["x-request-id"])
     assert __file__ in bugs[0]["at"]
     assert "a-secret-of-mine" not in answer.text + json.dumps(gateway.log)
+
+
+def test_an_idle_connection_that_its_upstream_resets_is_not_an_event(gateway: Running) -> None:
+    """asyncio would log each as an exception that was never retrieved."""
+    reset = asyncio.Event()
+    seen: list[str] = []
+
+    async def then_reset(writer: asyncio.StreamWriter, _: object) -> None:
+        head, _, body = answer_of(200, "a").partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        await asyncio.sleep(0.05)  # so that the gateway waits for the body
+        writer.write(body)
+        await reset.wait()
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({"a": [then_reset, 200]})
+    gateway.loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
+    try:
+        assert gateway.chat().status_code == 200
+        gateway.loop.call_soon_threadsafe(reset.set)
+        assert gateway.chat().status_code == 200
+        gc.collect()
+        assert gateway.chat().status_code == 200
+    finally:
+        gateway.loop.set_exception_handler(None)
+    assert seen == []

@@ -263,6 +263,7 @@ def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_o
         ("local", "sqlite:///deeper/.policyctl/a.db"),
         ("https://x.example/instances/a", "https://x.example/instances/a/v1/orchestrate"),
         ("http://localhost:4321/instances/a", "http://0.0.0.0:4321/instances/a/v1/"),
+        ("http://localhost:4321", "http://localhost:4321/v1"),
     ],
 )
 def test_one_remote_in_two_spellings_is_one_remote(remotes: tuple[str, str], project: Project) -> None:

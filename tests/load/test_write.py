@@ -176,7 +176,9 @@ def _nested(depth: int) -> dict[str, Any]:
         (one(description="\ud800"), ("description",), "must be valid Unicode text"),
         (one(display_name=5), ("display_name",), "display_name must be a string, got 5"),
         (one(description="{{" + "x" * 70_000), ("description",), "holds template syntax and is longer"),
-        (one(description="x" * (9 * 1024 * 1024)), (), "its file would have more than 8 MiB"),
+        pytest.param(
+            one(description="x" * (9 * 1024 * 1024)), (), "its file would have more than 8 MiB", marks=pytest.mark.slow
+        ),
         (_nested(70), ("policy", *["targets", 0] * 65), "groups are nested more than 64 deep"),
     ],
 )

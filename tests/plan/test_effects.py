@@ -279,7 +279,7 @@ def test_a_plan_names_what_it_could_not_follow(name: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("length", [MAX_CHAIN + 2, 3_000])
+@pytest.mark.parametrize("length", [MAX_CHAIN + 2, pytest.param(3_000, marks=pytest.mark.slow)])
 def test_of_a_long_chain_what_is_near_the_change_is_compared_and_the_rest_is_not_known(length: int) -> None:
     """And the page shows the change first, then what is known. Thousands in a row take no more than their number."""
     names = [f"virtual-policy/t{number}" for number in range(length)]
@@ -318,6 +318,7 @@ def of_chain(length: int, last: str = A) -> Review:
     return reviewed([policy(name, **some) for name, some in chained(length, [500, 503], last)], rows, FREE)
 
 
+@pytest.mark.slow
 def test_a_chain_that_changes_as_a_whole_is_compared_in_time_that_grows_with_its_length() -> None:
     (few,), (many,) = (calls(partial(of_chain, length), references) for length in (100, 200))
     assert many < 2.2 * few

@@ -1,6 +1,7 @@
 """Random histories of a repository and its remote: the audit record is always right, and history alone raises no alarm.
 
-Branches are applied, merged, squashed and left; the directory and the environment are renamed, and a variable changes.
+Branches are applied, merged, squashed and left; the directory and the environment are renamed, the remote is spelled in another
+way, and a variable changes, also together; and some configurations of the past are refused today.
 """
 
 from __future__ import annotations
@@ -20,24 +21,27 @@ from tests.sqlite_rows import drop, edit, live_documents, put
 NAMES = [f"p{number}" for number in range(7)]
 AUDIT = Path("audit.jsonl")
 LIVE = Path("live.db")
-SEEDS = 6
+SEEDS = 8
+SPELLINGS = ["sqlite:///../live.db", "sqlite:///./../live.db", "sqlite:///../%6Cive.db", "sqlite:///..//live.db"]
 CONFIG = """\
-limits: {{max_removes: 100, max_change_percent: 100}}
+{version}limits: {{max_removes: 100, max_change_percent: 100}}
 scope: ["virtual-policy/*"]
-environments: {{{name}: {{remote: "sqlite:///../live.db", vars: {{mark: {mark}}}}}}}
+environments: {{{name}: {{remote: "{remote}", vars: {{mark: {mark}}}}}}}
 """
 
 
 class World:
     """Files, a remote and what policyctl wrote last: three versions of each policy, each a description (None: not there)."""
 
-    def __init__(self, project: Project, policyctl: Policyctl, random: Random) -> None:
-        self.project, self.policyctl, self.random = project, policyctl, random
+    def __init__(self, project: Project, policyctl: Policyctl, random: Random, *, outdates: bool) -> None:
+        """With `outdates` some configurations will be refused later."""
+        self.project, self.policyctl, self.random, self.outdates = project, policyctl, random, outdates
         self.live: dict[str, str | None] = {}
         self.written: dict[str, str | None] = {}
         self.past: dict[str, list[str]] = {name: [] for name in NAMES}
         self.number = 0
         self.directory, self.environment, self.mark = "policies", "prod", "x"
+        self.remote, self.outdated = SPELLINGS[0], False
         self.configure()
         project.policy("keep")
         commit(project.folder, "policies")
@@ -57,8 +61,9 @@ class World:
         self.number += 1
         return f"version {self.number}" + self.random.choice(["", " {{ mark }}"])
 
-    def configure(self) -> None:
-        (self.folder / "policyctl.yaml").write_text(CONFIG.format(name=self.environment, mark=self.mark), "utf-8")
+    def configure(self, version: str = "") -> None:
+        text = CONFIG.format(name=self.environment, mark=self.mark, remote=self.remote, version=version)
+        (self.folder / "policyctl.yaml").write_text(text, "utf-8")
 
     def git(self, name: str) -> None:
         """A commit that edits, adds, deletes or brings back a policy."""
@@ -75,47 +80,58 @@ class World:
         commit(self.project.folder, self.directory)
 
     def rename(self) -> None:
-        """The directory gets another name, or a policy's file, or the environment, or the variable another value; sometimes
-        with an edit in the same commit."""
-        kind = self.random.randrange(4)
-        if kind == 0:
+        """The directory gets another name, or the environment, or the variable another value, or the remote another spelling,
+        or several of that; sometimes with an edit in the same commit."""
+        chosen = [self.random.random() < 0.4 for _ in range(4)]
+        self.number += 1
+        if chosen[0]:
             old, self.directory = self.directory, f"rules{self.number}"
-            self.number += 1
             git(self.project.folder, "mv", old, self.directory)
-        elif kind == 1:
+        if chosen[1]:
             self.environment = f"prod{self.number}"
-            self.number += 1
-        else:
+        if chosen[2]:
+            self.remote = self.random.choice(SPELLINGS)
+        if chosen[3] or not any(chosen):
             self.mark = f"x{self.number}"
-            self.number += 1
         self.configure()
         if self.random.random() < 0.4:
             self.git(self.random.choice(NAMES))
         commit(self.project.folder, self.directory)
 
+    def update(self) -> None:
+        """What was applied is committed with a configuration that only an older policyctl reads; then all is renamed."""
+        self.mark = f"x{self.number}"
+        self.number += 1
+        self.configure()
+        self.apply()
+        self.configure('required_version: "<0.1"\n')
+        commit(self.project.folder, self.directory)
+        self.outdated = True
+        self.rename()
+
     def branch(self) -> None:
         """A branch with some edits, of which some may be applied, is merged, squashed, or left; and is there, or deleted."""
         folder, name = self.project.folder, f"branch{self.number}"
-        before = self.directory, self.environment, self.mark
+        before = self.directory, self.environment, self.mark, self.remote
         git(folder, "checkout", "--quiet", "-b", name)
         for _ in range(self.random.randint(1, 3)):
             self.random.choice([lambda: self.git(self.random.choice(NAMES)), self.rename])()
             if self.random.random() < 0.5:
                 self.apply()
-        after = self.directory, self.environment, self.mark
+        after = self.directory, self.environment, self.mark, self.remote
         git(folder, "checkout", "--quiet", "main")
-        self.directory, self.environment, self.mark = before
+        self.directory, self.environment, self.mark, self.remote = before
         if self.random.random() < 0.3:
             self.git(self.random.choice(NAMES))
         kind = self.random.randrange(4)
         if kind:
             try:
                 git(folder, "merge", "--quiet", *(["--squash"] if kind == 1 else ["--no-ff", "-m", "x"]), name)
-                self.directory, self.environment, self.mark = after
+                self.directory, self.environment, self.mark, self.remote = after
                 commit(folder, self.directory)
             except CalledProcessError:  # a conflict: the branch is left
                 git(folder, "reset", "--quiet", "--hard", "main")
-                self.directory, self.environment, self.mark = before
+                self.directory, self.environment, self.mark, self.remote = before
         if self.random.random() < 0.5:
             git(folder, "branch", "--quiet", "-D", name)
 
@@ -162,14 +178,16 @@ class World:
 
     def step(self) -> None:
         name, kind = self.random.choice(NAMES), self.random.random()
-        if kind < 0.35:
+        if kind < 0.3:
             self.git(name)
-        elif kind < 0.6:
+        elif kind < 0.5:
             self.hand(name)
-        elif kind < 0.7:
+        elif kind < 0.65:
             self.rename()
-        elif kind < 0.8:
+        elif kind < 0.75:
             self.branch()
+        elif kind < 0.85 and self.outdates:
+            self.update()
         else:
             self.apply()
 
@@ -182,13 +200,17 @@ class World:
         assert {name: by_audit[name] for name in truth if name in self.written} == {
             name: moved for name, moved in truth.items() if name in self.written
         }
-        assert [name for name, moved in truth.items() if moved == "git" and by_history[name] != "git"] == []
+        alike = {"git", "unknown"} if self.outdated else {"git"}
+        assert {
+            name: by_history[name] for name, moved in truth.items() if moved == "git" and by_history[name] not in alike
+        } == {}
+        assert self.outdated or "unknown" not in by_history.values()
         return len(truth)
 
 
 @pytest.mark.parametrize("seed", range(examples(SEEDS)))
 def test_random_histories(seed: int, project: Project, policyctl: Policyctl) -> None:
-    world = World(project, policyctl, Random(seed))
+    world = World(project, policyctl, Random(seed), outdates=seed % 2 == 1)
     for name in NAMES[:5]:
         world.git(name)
     world.apply()

@@ -13,7 +13,7 @@ from policyctl.cli.main import run
 from tests.remote.fake_server import Reply, Seen, Silence, StandIn, certificates, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import row
-from tests.server.serving import Served, serving
+from tests.server.serving import ServedHere, serving_here
 
 POLICY = """\
 spec_version: v1
@@ -44,10 +44,10 @@ def configure(directory: Path, **environments: dict[str, object]) -> None:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedHere]:
     """A server that wants its secret."""
     database = tmp_path_factory.mktemp("commands") / "served.db"
-    with serving(database, "--token-from", "env:SERVER", environ={"SERVER": "s3cret"}) as running:
+    with serving_here(database, secret="s3cret") as running:
         yield running
 
 
@@ -70,7 +70,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def test_apply_then_plan_is_empty_through_every_login_of_our_own_server(
     auth: dict[str, str],
     directory: Path,
-    served: Served,
+    served: ServedHere,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

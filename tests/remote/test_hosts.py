@@ -94,6 +94,7 @@ class Busy:
 
 
 @pytest.mark.parametrize("refusal", [BUSY, replace(BUSY, status=503)], ids=["429", "503"])
+@pytest.mark.slow
 def test_while_a_host_asks_to_be_left_alone_none_of_its_environments_asks_it(refusal: Reply) -> None:
     clock = CommonClock(ENVIRONMENTS)
     service = Busy(clock, [refusal])

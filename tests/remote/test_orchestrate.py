@@ -115,7 +115,13 @@ TRANSIENT = [
 ]
 
 
-@pytest.mark.parametrize(("reply", "said"), TRANSIENT, ids=[said for _, said in TRANSIENT])
+in_each_way = pytest.mark.parametrize(
+    ("reply", "said"),
+    [pytest.param(*one, id=one[1], marks=pytest.mark.slow if one[0] is Silence.HANG else ()) for one in TRANSIENT],
+)
+
+
+@in_each_way
 def test_a_read_that_goes_wrong_is_repeated_with_growing_waits_and_then_reported(reply: Reply | Silence, said: str) -> None:
     clock = Clock()
     with standing_in(lambda _: reply) as server, reach(server.url, clock=clock, timeout=SHORT) as remote:
@@ -125,7 +131,7 @@ def test_a_read_that_goes_wrong_is_repeated_with_growing_waits_and_then_reported
     assert clock.slept == [0.5, 1.0, 2.0, 4.0]
 
 
-@pytest.mark.parametrize(("reply", "said"), TRANSIENT, ids=[said for _, said in TRANSIENT])
+@in_each_way
 def test_a_read_that_goes_wrong_a_few_times_works(reply: Reply | Silence, said: str) -> None:
     replies = iter([reply] * 4)
     with standing_in(lambda _: next(replies, Reply(200, [row("a")]))) as server, reach(server.url, timeout=SHORT) as remote:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from policyctl.errors import Conflict, LostAnswer, RemoteError
 from policyctl.load.urls import postgres_identity, remote_url_error
+from policyctl.remote import postgres_pool
 from policyctl.remote.postgres import AT_ONCE, LONGEST_NAME, PostgresDatabase, PostgresRemote, open_postgres_reader
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.table import DocumentTable, ModelTable, QuotaReached
@@ -83,6 +85,29 @@ def test_a_write_is_only_unknown_if_it_was_sent(postgres: PostgresServer, words:
                 store.add(document("a"))
             assert type(raised.value) is error
             assert "\n" not in str(raised.value)
+
+
+def test_a_database_that_hangs_is_given_up_on(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections do not break, since its machine still acknowledges what is sent. A request would wait for ever."""
+    monkeypatch.setattr(postgres_pool, "SILENCE", 0.3)
+    goes_on = Event()
+    words = b"ORDER BY name"
+
+    def hangs(piece: bytes) -> bool:
+        if words in piece:
+            goes_on.wait(30)
+        return False
+
+    with dropping(postgres.port, hangs) as proxy, PostgresRemote(through(proxy, postgres.new_database())) as store:
+        found = store.add(document("a"))
+        store.database.patience = Backoff(tries=1)
+        with pytest.raises(RemoteError, match=r"the database has not answered for 0\.3 s"):
+            list(store.rows())
+        assert store.count() == 1
+        words = b"DELETE FROM policyctl.policy"
+        with pytest.raises(LostAnswer):
+            store.remove(found)
+        goes_on.set()
 
 
 def test_connections_that_the_server_ended_are_replaced(postgres: PostgresServer) -> None:

@@ -39,7 +39,10 @@ def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
         ("mixed", "1 to add, 1 to update, 1 to remove", "2 policies blocked by rows on the remote", False),
         ("refused", "1 to add, 7 to remove", "refused by 2 safety rules", False),
         ("stale", "1 to add, 1 to update", "stale, 1 policy changed since the plan was made", False),
-        ("thousand", "334 to add, 333 to update, 333 to remove", "safety rules passed, no guards configured", True),
+        pytest.param(
+            *("thousand", "334 to add, 333 to update, 333 to remove", "safety rules passed, no guards configured", True),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_it_counts_what_changes_and_shows_what_the_rules_decide(case: str, counts: str, rules: str, passed: bool) -> None:

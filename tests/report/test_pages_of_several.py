@@ -171,6 +171,7 @@ def test_pages_show_where_they_come_from_and_leave_out_what_is_not_known() -> No
     assert "<sub>" not in page(fleet)
 
 
+@pytest.mark.slow
 def test_pages_of_two_thousand_environments_are_bounded() -> None:
     kinds = fleet_of({f"kind-{number}": split(round(0.01 + number / 100, 2)) for number in range(60)})
     results = (replace(kinds.results[number % 60], name=f"tenant-{number:04}") for number in range(2_000))

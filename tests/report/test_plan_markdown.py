@@ -344,6 +344,7 @@ def test_whatever_the_policies_are_it_fits_and_nothing_in_it_acts(
     assert (seen.magic, seen.wrong) == ([], [])
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.sampled_from("𝔘`|\\<@é\u202e :[1.)"), min_size=400), min_size=1, max_size=30))
 @settings(max_examples=examples(20))
 def test_the_verdict_fits_in_the_least_room(texts: list[str]) -> None:

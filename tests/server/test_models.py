@@ -302,7 +302,7 @@ def test_the_selection_is_replaced_changed_and_reset(client: httpx.Client) -> No
     assert client.get(path).json()["model_selection_settings"] == unset
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def test_servers_at_one_store_do_not_undo_each_others_changes_of_the_selection(
     tmp_path: Path, kind: str, request: pytest.FixtureRequest
 ) -> None:

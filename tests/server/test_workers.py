@@ -36,6 +36,7 @@ from policyctl.reconcile.queue import (
 from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.postgres_lock import Interrupted, remote_lock
 from tests.conftest import Policyctl
+from tests.git_repo import git
 from tests.postgres import PostgresServer, running_postgres
 from tests.server.tenants import serving_tenants
 from tests.server.workers import suffer, write_repository
@@ -146,6 +147,10 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str) -> Ite
         (("apply", "--env", "t-1", "--on", "queue"), "--on queue is for several environments"),
         (("plan", "--all", "--on", "queue", "--base", "HEAD"), "--on queue and --base exclude each other"),
         (("apply", "--all", "--on", "queue", "--audit", "a.jsonl"), "--on queue and --audit exclude each other"),
+        (("plan", "--all", "--on", "queue", "--remote", "git:HEAD"), "--on queue and --remote exclude each other"),
+        (("apply", "--all", "--on", "queue", "--no-consumers"), "--on queue and --no-consumers exclude each other"),
+        (("plan", "--all", "--on", "queue", "--partial", "0.5"), "--on queue and --partial exclude each other"),
+        (("apply", "--all", "--on", "queue", "--lock-timeout", "1"), "--on queue and --lock-timeout exclude each other"),
     ],
 )
 def test_what_does_not_go_with_a_queue_is_one_clear_line(policyctl: Policyctl, arguments: tuple[str, ...], why: str) -> None:
@@ -276,7 +281,7 @@ def test_a_remote_that_another_one_writes_to_is_done_later(database: str, monkey
     identity = remote_identity(config.environments["t-1"].remote, "t-1")
     with working(database) as jobs:
         files = open_fleet(Options(), EVERY).files.digest(config)
-        order = Order("run", "apply", "c0ffee", files)
+        order = Order("run", "apply", "", files)
         with (
             remote_lock(queue.connect, identity, "other", 0, lambda: False),
             pytest.raises(Interrupted, match="another worker is at work"),
@@ -292,9 +297,9 @@ def test_a_remote_that_another_one_writes_to_is_done_later(database: str, monkey
 def test_what_was_not_shown_is_not_applied_by_a_worker(policyctl: Policyctl, database: str) -> None:
     with working(database) as jobs:
         files = open_fleet(Options(), EVERY).files.digest(open_config(Options()))
-        result, _ = jobs("t-0", Order("run", "apply", "c0ffee", files, shown={"t-0": "sha256:other"}))
+        result, _ = jobs("t-0", Order("run", "apply", "", files, shown={"t-0": "sha256:other"}))
         assert (result.status, "not the one that was shown" in result.reason) == ("failed", True)
-        unknown, _ = jobs("t-9", Order("run", "plan", "c0ffee", files))
+        unknown, _ = jobs("t-9", Order("run", "plan", "", files))
         assert (unknown.status, "unknown environment t-9" in unknown.reason) == ("failed", True)
 
 
@@ -303,7 +308,7 @@ def test_a_job_that_is_over_without_a_result_is_a_failure(database: str, monkeyp
     monkeypatch.setattr("policyctl.reconcile.queue._LONELY", 0.0)
     queue = JobQueue(database)
     said: list[str] = []
-    runner = QueueRunner(queue, Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name, warn=said.append)
+    runner = QueueRunner(queue, Order("run", "plan", "", "sha256:other"), lambda name: name, warn=said.append)
     runner.submit(["t-0"])
     with queue.session() as connection:
         connection.execute("DELETE FROM procrastinate_jobs")
@@ -324,10 +329,24 @@ def test_what_matches_no_policy_anywhere_is_reported_as_without_a_queue(policyct
 @pytest.mark.usefixtures("fleet")
 def test_a_worker_with_other_files_does_nothing_and_shows_both_commits(policyctl: Policyctl, database: str) -> None:
     with working(database):
-        runner = QueueRunner(JobQueue(database), Order("run", "plan", "c0ffee", "sha256:other"), lambda name: name)
+        runner = QueueRunner(JobQueue(database), Order("run", "plan", "", "sha256:other"), lambda name: name)
         runner.submit(["t-0"])
         (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
     assert (found.status, "a worker has other files: its checkout is at" in found.reason) == ("failed", True), found
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_whose_history_is_not_that_of_the_run_does_nothing(database: str, tmp_path: Path) -> None:
+    """It could not see what was edited on a remote since: the same files at another commit, or a shallow clone."""
+    files = open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+    with working(database) as jobs:
+        other, _ = jobs("t-0", Order("run", "apply", "c0ffee" * 6, files))
+    assert "a worker has other files: its checkout is at" in other.reason
+    head = git(tmp_path, "rev-parse", "HEAD").strip()
+    (tmp_path / ".git" / "shallow").write_text(f"{head}\n", "utf-8")
+    with working(database) as jobs:
+        shallow, _ = jobs("t-0", Order("run", "apply", head, files))
+    assert "a worker has a shallow clone" in shallow.reason
 
 
 @pytest.mark.usefixtures("fleet")

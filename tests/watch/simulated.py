@@ -113,6 +113,12 @@ class SimulatedWork:
     def unapproved(self, _name: str, _look: Look) -> str | None:
         return None
 
+    def new_access(self, _name: str, _own: Watched) -> str | None:
+        return "no approval shows it"
+
+    def outdated(self) -> str | None:
+        return None if self.used == self.wanted else "the newest files, which are not in use yet"
+
     def use_up(self, _name: str, _look: Look) -> bool:
         return False
 

@@ -49,6 +49,62 @@ def test_pages_are_answered_with_their_kind() -> None:
         assert "Python" not in page.headers["server"]
 
 
+def asked_as(url: str, host: str | None, request: str = "GET /status.json") -> bytes:
+    """The answer to a request with that Host header."""
+    with connected(url) as client:
+        named = "" if host is None else f"Host: {host}\r\n"
+        client.sendall(f"{request} HTTP/1.1\r\n{named}\r\n".encode())
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:4410", "127.0.0.1.evil.example", "[::1].evil", "", None])
+@pytest.mark.parametrize("path", ["/", "/status.json", "/metrics", "/readyz", "/nothing"])
+def test_on_loopback_it_answers_to_loopback_names_only(host: str | None, path: str) -> None:
+    """Or a web page could read it from its visitor's browser, by a name that resolves to this machine."""
+    with serving() as url:
+        answer = asked_as(url, host, f"GET {path}")
+    assert answer.startswith(b"HTTP/1.0 403 ")
+    assert b"eu" not in answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:4410", "LOCALHOST", "[::1]:4410"])
+def test_loopback_names_are_answered(host: str) -> None:
+    with serving() as url:
+        assert asked_as(url, host).startswith(b"HTTP/1.0 200 ")
+
+
+def test_a_signed_hint_counts_by_any_name() -> None:
+    """A proxy in front passes on the name that it was asked by."""
+    hints: list[int] = []
+    site = WatchSite(Board(), lambda: 0.0, hint=lambda: hints.append(1), hook_secret=lambda: SECRET)
+    with serving(site) as url:
+        answer = asked_as(url, f"ops.example\r\nX-Gitlab-Token: {SECRET}\r\nContent-Length: 0", "POST /hook")
+    assert (answer[:12], hints) == (b"HTTP/1.0 202", [1])
+
+
+def test_at_any_other_address_it_answers_to_any_name() -> None:
+    site = WatchSite(board(status("eu")), lambda: 0.0, now=lambda: NOW)
+    with StatusServer("0.0.0.0", 0, site) as server:
+        assert asked_as(server.url.replace("0.0.0.0", "127.0.0.1"), "ops.example").startswith(b"HTTP/1.0 200 ")
+
+
+@pytest.mark.parametrize("query", ["a=b&" * 30, "&" * 3_000, "state=drifted&" + "x=" * 900, "text=%00%ff%F0", "%"])
+def test_a_query_that_is_not_known_is_left_out_of_account(query: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as url:
+        assert asked_as(url, "localhost", f"GET /?{query}").startswith(b"HTTP/1.0 200 ")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_bug_is_an_answer_and_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> bytes:
+        raise ValueError("a text that may be secret")
+
+    with serving(WatchSite(Board(), lambda: 0.0, fail)) as url:
+        answer = httpx.get(f"{url}/metrics")
+    assert (answer.status_code, "ValueError at " in answer.text, "secret" in answer.text) == (500, True, False)
+    assert capfd.readouterr().err == ""
+
+
 def test_health() -> None:
     shown, since = Board(), [0.0]
     with serving(WatchSite(shown, lambda: since[0])) as url, httpx.Client(base_url=url) as client:

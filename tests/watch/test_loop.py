@@ -16,6 +16,7 @@ from policyctl.watch.decide import Look, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
+from tests.examples import examples
 from tests.watch.simulated import SimulatedClock, SimulatedWork, Simulation, Tenant
 
 EVERY = WatchSettings(interval=60)
@@ -193,7 +194,7 @@ def test_once_looks_at_each_environment_and_ends(number: int) -> None:
     assert all(one.has == "one" for one in sim.tenants.values())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(10, 3000), st.integers(0, 7), st.sampled_from(["edit", "push", "break", "mend"])), max_size=12
@@ -286,3 +287,18 @@ def test_a_suspended_environment_stays_suspended_while_its_host_is_down() -> Non
         one.broken = one.broken or "unreachable"
     sim.run(900)
     assert sim.seen.states("zz") == ["suspended"]
+
+
+def test_what_was_applied_of_a_newer_commit_is_not_put_back() -> None:
+    """Others apply what was just merged, and the watch has not read that yet."""
+    sim = Simulation(tenants(30, HEALS))
+
+    def merge_and_apply() -> None:
+        sim.work.push("two")
+        for one in sim.tenants.values():
+            one.has = "two"
+
+    sim.at(301, merge_and_apply)
+    board = sim.run(400)
+    assert all(not one.written[1:] for one in sim.tenants.values())
+    assert {one.state for one in board.environments()} == {State.IN_SYNC}

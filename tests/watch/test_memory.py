@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from policyctl.watch.decide import Heals, Synced
 from policyctl.watch.memory import FILE, Memory, StateFolder
 from policyctl.watch.status import EnvironmentStatus, State
+from tests.examples import examples
 
 SINCE = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)
 DRIFTED = EnvironmentStatus("prod", State.DRIFTED, SINCE, {}, 2, "sha256:1", "the remote moved")
@@ -50,7 +51,7 @@ def test_the_file_stays_small(tmp_path: Path) -> None:
     assert len((tmp_path / FILE).read_bytes().splitlines()) < 1100
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.integers(0, 400))
 def test_a_file_that_was_cut_off_or_damaged_is_read_as_far_as_it_goes(
     tmp_path_factory: pytest.TempPathFactory, cut: int

@@ -5,105 +5,41 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import get_args
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from policyctl.load.config_file import NotifiedState, ReceiverFile
+from policyctl.errors import InvalidInput
+from policyctl.load.config_file import ConfigFile, NotifiedState, ReceiverFile
+from policyctl.load.discovery import load_config
 from policyctl.load.environment import Receiver
+from policyctl.policy.schema import model_schema
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.metrics import ReceiverCollector, WatchMetrics
 from policyctl.watch.notify import FILE, GATHER_SECONDS, KEPT_SECONDS, Notifier
 from policyctl.watch.status import Board, State, Transition
 from tests.conftest import Policyctl, Project
 from tests.watch.boards import status
+from tests.watch.receivers import Hook, Watching, receiving
 
 SECRET = "a secret of the receiver"
 NOWHERE = "http://127.0.0.1:1/secret-path"  # nothing listens there
 
 
-class Got(NamedTuple):
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def data(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def names(self) -> list[str]:
-        return [one["environment"] for one in self.data["environments"]]
-
-
-class Hook(ThreadingHTTPServer):
-    """A receiver that keeps what it gets; `answers` are its next statuses, then 204."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), HookHandler)
-        self.got: list[Got] = []
-        self.answers: list[int] = []
-        self.arrived = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hook/of-a-secret-path"
-
-
-class HookHandler(BaseHTTPRequestHandler):
-    server: Hook
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.got.append(Got(dict(self.headers), body))
-        status = self.server.answers.pop(0) if self.server.answers else 204
-        self.send_response(status)
-        if status == 302:
-            self.send_header("Location", self.server.url)
-        self.end_headers()
-        self.server.arrived.set()
-
-    def do_GET(self) -> None:
-        """Where a redirect would lead, if it were followed."""
-        self.server.got.append(Got(dict(self.headers), b"{}"))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        pass
-
-
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    with Hook() as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    with receiving() as server:
         yield server
-        server.shutdown()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / ".policyctl"
-
-
-class Watching:
-    """A board with a notifier whose clock only moves when it is moved."""
-
-    def __init__(self, folder: Path, *receivers: Receiver, now: float = 1_000_000.0) -> None:
-        self.now = now
-        self.notifier = Notifier(receivers, StateFolder(folder), folder.parent, clock=lambda: self.now, chance=lambda: 1.0)
-        self.board = Board(self.notifier)
-
-    def put(self, name: str, state: State = State.DRIFTED, digest: str = "sha256:1") -> None:
-        self.board.put(status(name, state, digest="" if state is State.IN_SYNC else digest))
-
-    def after(self, seconds: float = GATHER_SECONDS) -> float:
-        self.now += seconds
-        return self.notifier.step()
 
 
 def test_many_environments_that_drift_together_are_one_message(hook: Hook, folder: Path) -> None:
@@ -276,6 +212,11 @@ def test_the_states_of_the_configuration_are_those_that_there_are() -> None:
         ),
         ("{name: a, url: env:URL, secret: hunter2}", "secret must be a reference, env:NAME or file:PATH"),
         ("{name: a, url: env:URL, states: [broken]}", "states item must be in_sync, pending"),
+        ("{name: a}", "2:10: notify item: needs a url with form json [P109]"),
+        ("{name: a, form: slack}", "2:10: notify item: needs a url with form slack [P109]"),
+        ("{name: a, form: issue, url: env:URL}", "notify item: has form issue, so leave out url and secret: the token shows"),
+        ("{name: a, form: issue, secret: env:X}", "notify item: has form issue, so leave out url and secret: the token shows"),
+        ("{name: a, form: issue}, {name: b, form: issue}", "notify: has two receivers of form issue; one lists every"),
         ("{name: a, url: env:URL}, {name: a, url: env:URL}", "notify: has two receivers named a; give each its own name"),
     ],
 )
@@ -285,3 +226,25 @@ def test_a_wrong_receiver_is_a_problem_with_its_place(project: Project, policyct
     assert (ran.code, problem in ran.out) == (1, True), ran.out
     assert "hunter2" not in ran.out
     assert "u:p" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("receiver", "valid"),
+    [
+        ({"url": "env:URL"}, True),
+        ({"url": "env:URL", "form": "slack", "secret": "env:X"}, True),
+        ({"form": "issue"}, True),
+        ({"form": "issue", "url": None, "secret": None, "states": ["failed"]}, True),
+        ({}, False),
+        ({"url": None}, False),
+        ({"form": "json"}, False),
+        ({"form": "issue", "url": "env:URL"}, False),
+        ({"form": "issue", "secret": "env:X"}, False),
+    ],
+)
+def test_the_schema_accepts_the_receivers_that_are_valid(project: Project, receiver: dict[str, object], valid: bool) -> None:
+    data = {"environments": {"local": {}}, "notify": [{"name": "a", **receiver}]}
+    assert Draft202012Validator(model_schema(ConfigFile, "policyctl.yaml")).is_valid(data) == valid
+    path = project.write("policyctl.yaml", json.dumps(data))
+    with nullcontext() if valid else pytest.raises(InvalidInput):
+        load_config(path)

@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.watch.receivers import dripping, receiving
 
 pytestmark = pytest.mark.slow
 SECRET = "a secret of the hook"
@@ -96,27 +97,41 @@ def test_a_hint_has_the_files_read(watched: Project, tmp_path: Path) -> None:
 
 
 def test_a_notification_that_did_not_arrive_is_sent_by_the_next_watch(watched: Project, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    config = Path(watched.policies / "policyctl.yaml")
-    config.write_text(
-        f"{config.read_text('utf-8')}notify: [{{name: team, url: env:HOOK_URL, states: [pending, conflict]}}]\n", "utf-8"
-    )
-    environ = {"HOOK_URL": f"http://127.0.0.1:{port}/"}
-    with deployed(watched, tmp_path, **environ) as run:
-        run.until(lambda status: bool(status["environments"]))
-        run.process.send_signal(signal.SIGTERM)
-        assert run.process.wait(30) == 0
-    spool = next(watched.policies.parent.rglob("notifications.json"))
-    (message,) = json.loads(spool.read_text("utf-8"))["messages"]
-    assert message["events"][0]["environment"] == "local"
-    with socket.create_server(("127.0.0.1", port)) as receiver:
+    with socket.socket() as receiver:
+        receiver.bind(("127.0.0.1", 0))  # it refuses connections until it listens
+        config = Path(watched.policies / "policyctl.yaml")
+        config.write_text(
+            f"{config.read_text('utf-8')}notify: [{{name: team, url: env:HOOK_URL, states: [pending, conflict]}}]\n", "utf-8"
+        )
+        environ = {"HOOK_URL": f"http://127.0.0.1:{receiver.getsockname()[1]}/"}
+        with deployed(watched, tmp_path, **environ) as run:
+            run.until(lambda status: bool(status["environments"]))
+            run.process.send_signal(signal.SIGTERM)
+            assert run.process.wait(30) == 0
+        spool = next(watched.policies.parent.rglob("notifications.json"))
+        (message,) = json.loads(spool.read_text("utf-8"))["messages"]
+        assert message["events"][0]["environment"] == "local"
+        receiver.listen()
         receiver.settimeout(60)
         (tmp_path / "notify").unlink()
         with deployed(watched, tmp_path, **environ):
             connection, _ = receiver.accept()
             with connection:
                 assert connection.recv(4) == b"POST"
+
+
+def test_a_receiver_that_answers_without_end_holds_up_neither_others_nor_the_end(watched: Project, tmp_path: Path) -> None:
+    config = Path(watched.policies / "policyctl.yaml")
+    states = "states: [pending, conflict]"
+    with dripping() as drip, receiving() as hook:
+        notify = f"notify: [{{name: aaa, url: '{drip.url}', {states}}}, {{name: bbb, url: '{hook.url}', {states}}}]\n"
+        config.write_text(config.read_text("utf-8") + notify, "utf-8")
+        with deployed(watched, tmp_path) as run:
+            assert drip.until(1)
+            assert hook.arrived.wait(60)
+            run.process.send_signal(signal.SIGTERM)
+            assert run.process.wait(60) == 0
+        assert len(drip.got) == 1
 
 
 def test_wrong_options_are_one_line(watched: Project, policyctl: Policyctl) -> None:

@@ -85,6 +85,7 @@ def test_links_keep_what_was_asked() -> None:
     assert StatusQuery().link() == "/"
 
 
+@pytest.mark.slow
 def test_of_two_thousand_environments_those_in_sync_are_shortened() -> None:
     shown = fleet(2000)
     page = status_html(shown, NOW)

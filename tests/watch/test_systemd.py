@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.watch.systemd import notify
+from policyctl.cli.watch_outputs import report_to_systemd
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -17,10 +17,10 @@ def test_a_state_is_a_datagram_and_a_full_socket_is_not_waited_for(tmp_path: Pat
         systemd.bind(f"\0{name}" if abstract else name)
         environ = {"NOTIFY_SOCKET": f"@{name}" if abstract else name}
         for _ in range(10_000):
-            notify("WATCHDOG=1", environ)
+            report_to_systemd("WATCHDOG=1", environ)
         assert systemd.recv(100) == b"WATCHDOG=1"
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/notify", "relative"])
 def test_without_systemd_nothing_is_sent(address: str) -> None:
-    notify("READY=1", {"NOTIFY_SOCKET": address} if address else {})
+    report_to_systemd("READY=1", {"NOTIFY_SOCKET": address} if address else {})

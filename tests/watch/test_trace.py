@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from policyctl.watch import trace
 from policyctl.watch.trace import no_span, spans
+from tests.watch.receivers import dripping
 
 
 class Collector(ThreadingHTTPServer):
@@ -89,6 +91,16 @@ def test_an_error_that_goes_through_a_span_is_not_in_it(collector: Collector) ->
     (found,) = collector.found
     assert b"hunter2" not in found.SerializeToString()
     assert found.status.code == 2
+
+
+def test_a_collector_that_answers_without_end_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "LAST_SECONDS", 0.2)
+    with dripping() as drip:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", drip.url)
+        with spans(os.environ) as span, span("look"):
+            pass
+        assert drip.until(1)
+        assert not drip.left, "it is still being answered"
 
 
 @pytest.mark.parametrize("environ", [{}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"}])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -63,9 +63,9 @@ def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[A
     return [held(one, merge.what) for one, merge in made if one is not None], applied
 
 
-def why_not_head(forge: Forge, directory: str) -> str | None:
+def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
     """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or when later commits
-    change nothing in the directory.
+    change nothing in the directory, and none of the files that are `referred` to (paths from the repository's top).
 
     Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
     """
@@ -78,7 +78,7 @@ def why_not_head(forge: Forge, directory: str) -> str | None:
             f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
             "start this by hand with the plan's digest"
         )
-    if head and (head == forge.commit or _is_the_same_for(directory, forge, head)):
+    if head and (head == forge.commit or _is_the_same_for(directory, referred, forge, head)):
         return None
     return (
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
@@ -87,13 +87,13 @@ def why_not_head(forge: Forge, directory: str) -> str | None:
     )
 
 
-def _is_the_same_for(directory: str, forge: Forge, head: str) -> bool:
-    """Whether nothing in the directory changed up to a later commit."""
+def _is_the_same_for(directory: str, referred: Collection[str], forge: Forge, head: str) -> bool:
+    """Whether nothing in the directory, and none of these files, changed up to a later commit."""
     try:
         changed = forge.changed(head)
     except NotAllowed:
         return False
-    return changed is not None and not any(_concerns(name, directory) for name in changed)
+    return changed is not None and not any(name in referred or _concerns(name, directory) for name in changed)
 
 
 def _concerns(file: str, directory: str) -> bool:
@@ -176,7 +176,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> Approval:
         write_stop_summary(why, console)
         return Approval(NONE)
 
-    found, applied, why = _read(options, subject.name)
+    found, applied, why = _read(options, subject)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
     if subject.logs_in and not _is_known(subject, found, applied):
         write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
@@ -195,14 +195,14 @@ def _merged(subject: Subject, options: Options, console: Console) -> Approval:
     return _summed(found, subject, console, nothing)
 
 
-def _read(options: Options, environment: str) -> tuple[list[Approval], Approval | None, str | None]:
+def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str | None]:
     """The waiting approvals, the newest first; the last one that was applied; and why none of them counts, or None."""
     directory = repository_path(str(options.dir))
     with open_forge(os.environ) as forge:
         if forge is None:
             return [], None, "without a token no approval can be read; start this by hand with the plan's digest"
-        found, applied = approvals_of(forge, environment, directory)
-        return found, applied, why_not_head(forge, directory)
+        found, applied = approvals_of(forge, subject.name, directory)
+        return found, applied, why_not_head(forge, directory, subject.referred())
 
 
 def _is_known(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
@@ -297,7 +297,7 @@ def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> s
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
     access = subject.access()
     found, _ = waiting_merges(forge, subject.name, directory)
-    if why := why_not_head(forge, directory):
+    if why := why_not_head(forge, directory, subject.referred()):
         return why
     for merge, ours in found:
         for one in ours:

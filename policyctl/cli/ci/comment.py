@@ -199,7 +199,8 @@ Example:
 def drift(options: Options, page: Path, planfile: Path) -> int:
     """Keep one open issue while a plan has changes: open it, update it, close it when the plan is empty.
 
-    It also stays open when the plan is empty because it was refused, or because rows of the remote could not be compared.
+    It also stays open when the plan is empty because it was refused, because rows of the remote could not be compared, or
+    because an environment is suspended.
     """
     console = Console(options)
     text, found = read_page(page, planfile, repository_path(str(options.dir)))
@@ -221,7 +222,7 @@ def _keep(forge: Forge, text: str, found: ShownPlans) -> str | None:
         return None
     stopped = not found.against_git and (shown_in(text) or (NONE, NONE))[1] == NONE
     if stopped or not found.whole:
-        return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared"
+        return "the issue stays open: the plan has no changes, but was stopped, or not all could be compared or is suspended"
     forge.close_thread(old)
     return "the issue was closed"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from policyctl.cli.selection import Overrides
 from policyctl.errors import UsageError
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.environment import Config
+from policyctl.load.git import repository_top
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import Approvable
 from policyctl.plan.plan import Plan, Selection
@@ -31,6 +32,16 @@ class Subject(ABC):
     name: str
     logs_in: bool  # whether a remote may be sent credentials
     rules: str  # the safety settings, as a hash
+
+    def __init__(self, options: Options, config: Config) -> None:
+        self._options, self._config = options, config
+
+    def referred(self) -> Collection[str]:
+        """The files that the configuration refers to, by their paths from the repository's top."""
+        from policyctl.load.referred import referred_paths  # with git behind it
+
+        top = repository_top(self._options.dir.absolute())
+        return () if top is None else referred_paths(top.resolve(), self._config)
 
     @abstractmethod
     def access(self) -> str:
@@ -59,7 +70,7 @@ def subject_of(options: Options, chosen: EnvironmentFilter) -> Subject:
 
 class _One(Subject):
     def __init__(self, options: Options, config: Config) -> None:
-        self._options, self._config = options, config
+        super().__init__(options, config)
         self._environment = config.environment(options.environment)
         self.name, self.rules = self._environment.name, self._environment.rules
         self.logs_in = self._environment.logs_in
@@ -89,7 +100,8 @@ class _Several(Subject):
     def __init__(self, options: Options, config: Config, chosen: EnvironmentFilter) -> None:
         from policyctl.cli.fleet import access_and_rules
 
-        self._options, self._config, self._chosen = options, config, chosen
+        super().__init__(options, config)
+        self._chosen = chosen
         self.name, names = chosen.text, chosen.choose(config.labels, config.unlabelled)
         self._access, self.rules = access_and_rules(options.dir, config, names)
         environments = (config.environments[name] for name in names if name in config.environments)

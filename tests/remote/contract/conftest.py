@@ -35,7 +35,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, P
         yield running, database
 
 
-@pytest.fixture(params=["sqlite", "postgres", "orchestrate over serve"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow), "orchestrate over serve"])
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     if request.param == "sqlite":
         return Kind(f"sqlite:///{tmp_path / 'remote.db'}")

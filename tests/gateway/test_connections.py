@@ -1,0 +1,130 @@
+"""Connections: where a client's request ends and the next one begins, and how often a provider is sent one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+
+from tests.gateway.live import Running, running, sends
+
+SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
+BODY = b'{"model":"p","messages":[]}'
+FIRST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+LAST = b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+ALIVE = b'{"status":"alive"}'
+UPGRADES = {
+    "h2c": b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAAAAIAAAAB\r\n",
+    "websocket": b"Connection: upgrade\r\nUpgrade: websocket\r\nsec-websocket-version: 13\r\n",
+    "h2c, and close": b"connection: close, Upgrade\r\nupgrade: h2c\r\n",
+}
+
+
+def post(more: bytes, body: bytes = BODY, *, chunked: bool = False) -> tuple[bytes, bytes]:
+    """The head and the body of a request."""
+    length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(body)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n%b%b\r\n\r\n"
+    return head % (more, length), b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+
+
+def connected(gateway: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=10)
+
+
+def answers(gateway: Running, *parts: bytes) -> list[bytes]:
+    """The answers to what is sent in these parts, and to one request more that ends the connection."""
+    with connected(gateway) as raw:
+        for part in (*parts[:-1], parts[-1] + LAST):
+            raw.sendall(part)
+            gateway.call(_turns())
+        return b"".join(iter(lambda: raw.recv(1 << 16), b"")).split(b"HTTP/1.1 ")[1:]
+
+
+async def _turns() -> None:
+    """Some turns of the loop, in which the gateway reads what has come."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+@pytest.mark.parametrize("case", UPGRADES)
+def test_a_request_that_asks_for_another_protocol_is_answered_as_any_other(gateway: Running, case: str, chunked: bool) -> None:
+    """As Java's client sends it: in one packet, in several, and behind another request."""
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({})
+    head, body = post(UPGRADES[case], chunked=chunked)
+    for parts in ([head + body], [head, body], [head[:50], head[50:] + body[:9], body[9:]], [FIRST + head, body]):
+        *found, last = answers(gateway, *parts)
+        if "close" not in case:
+            assert last.endswith(ALIVE)
+            last = found.pop()
+        assert last.startswith(b"200 OK")
+        assert last.endswith(b'"choices": []}')
+        assert [one[-len(ALIVE) :] for one in found] == [ALIVE] * parts[0].startswith(FIRST)
+    assert [one.raw for one in gateway.upstream.heard] == [BODY.replace(b'"p"', b'"a"')] * 4
+    assert {"upgrade", "http2-settings"}.isdisjoint(gateway.upstream.heard[0].headers)
+
+
+@pytest.mark.parametrize("case", UPGRADES)
+def test_the_body_of_a_request_is_never_the_next_request(gateway: Running, case: str) -> None:
+    """A proxy would give the second answer to another client."""
+    head, body = post(UPGRADES[case], FIRST)
+    for parts in ([head + body], [head, body]):
+        found = answers(gateway, *parts)
+        assert [one[:3] for one in found] == [b"400"] + [b"200"] * ("close" not in case)
+
+
+@pytest.mark.parametrize("line", [b"CONNECT /v1/models HTTP/1.1", b"CONNECT localhost:80 HTTP/1.1", b"PRI * HTTP/2.0"])
+def test_a_tunnel_or_another_version_of_http_ends_the_connection(gateway: Running, line: bytes) -> None:
+    (found,) = answers(gateway, line + b"\r\nhost: localhost\r\n\r\n")
+    assert found.startswith(b"400")
+    assert b"connection: close" in found
+
+
+def test_a_client_that_leaves_after_a_large_body_ends_the_request(gateway: Running) -> None:
+    """Though nothing was sent to it yet, so that no write fails."""
+    begun = asyncio.Event()
+
+    async def silent(*_: object) -> None:
+        begun.set()
+        await asyncio.sleep(20)
+
+    gateway.take({"large": SINGLE}, "a")
+    gateway.upstream.play({"a": [silent]})
+    head, body = post(b"", json.dumps({"model": "large", "text": "x" * 3_000_000}).encode())
+    with connected(gateway) as raw:
+        raw.sendall(head + body)
+        gateway.call(asyncio.wait_for(begun.wait(), 10))
+    left = 'requests_total{policy="virtual-policy/large",operation="chat/completions",status="499"} 1'
+    end = time.monotonic() + 5
+    while left not in gateway.client.get("/metrics").text:
+        assert time.monotonic() < end
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+def test_curl_that_offers_http_2_is_answered(gateway: Running) -> None:
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({})
+    url, kind = f"{gateway.url}/v1/chat/completions", "Content-Type: application/json"
+    args = ["curl", "-sS", "--http2", "-H", kind, "-d", BODY.decode(), url]
+    ran = subprocess.run(args, capture_output=True, check=True, timeout=30, env={"PATH": os.environ["PATH"]})
+    assert json.loads(ran.stdout)["model"] == "a"
+
+
+def test_a_provider_that_read_a_request_is_not_sent_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt is counted: also over a connection that was idle, and that a server might just have closed."""
+    with running() as live:
+        live.take({"p": SINGLE}, "a")
+        live.upstream.play({"a": [200, sends()]})
+        assert live.chat().status_code == 200
+        now = live.loop.time
+        monkeypatch.setattr(live.loop, "time", lambda: now() + 2)
+        answer = live.chat()
+        assert (answer.status_code, answer.headers["x-policyctl-attempts"]) == (500, "1")
+        assert live.upstream.calls == ["a", "a"]

@@ -1,0 +1,71 @@
+"""What large requests cost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tracemalloc
+from typing import Any
+
+from policyctl.gateway.ask import MOST_FIELDS
+from tests.gateway.live import EVENTS, Running, Writer, answer_of, event
+
+SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
+MODELS = [f"m{number}" for number in range(8)]
+OF_THE_GATEWAY = [tracemalloc.Filter(True, f"*/{place}/*") for place in ("policyctl/gateway", "aiohttp")]
+MANY = {"strategy": {"mode": "fallback"}, "targets": [{"model_name": model} for model in MODELS]}
+
+
+def test_a_body_with_more_fields_than_any_request_has_is_refused(gateway: Running) -> None:
+    """Each costs a hundred bytes in memory, and a body has room for millions."""
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({})
+    fields: dict[str, Any] = {f"f{number}": 1 for number in range(MOST_FIELDS - 2)}
+    assert gateway.chat(**fields).status_code == 200
+    assert gateway.upstream.heard[0].body == {"model": "a", "messages": [], **fields}
+    answer = gateway.chat(**fields, another=1)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "too_many_fields")
+    assert gateway.chat(metadata=fields, more=fields).status_code == 200
+
+
+def test_the_body_of_a_request_is_held_once_until_a_model_answers(gateway: Running) -> None:
+    """Whatever the number of models that fail before. A stream may last long."""
+    size = 3 << 20
+    held: list[float] = []
+
+    def look() -> None:
+        found = tracemalloc.take_snapshot().filter_traces(OF_THE_GATEWAY)
+        held.append(sum(trace.size for trace in found.traces) / size)
+
+    async def fail(writer: Writer, _: dict[str, Any]) -> None:
+        look()
+        writer.write(answer_of(503, "m", "connection: close"))
+
+    async def stream(writer: Writer, _: dict[str, Any]) -> None:
+        writer.write(EVENTS + event("first"))
+        await writer.drain()
+        await asyncio.sleep(20)
+
+    gateway.take({"p": MANY}, *MODELS)
+    gateway.upstream.play({model: [fail] for model in MODELS[:-1]} | {MODELS[-1]: [stream]})
+    tracemalloc.start()
+    try:
+        with gateway.client.stream("POST", "/v1/chat/completions", json={"model": "p", "text": "x" * size}) as answer:
+            next(answer.iter_lines())
+            look()
+    finally:
+        tracemalloc.stop()
+    assert len(held) == 8
+    assert max(held[:-1]) < 1.5
+    assert held[-1] < 0.2
+
+
+def test_text_that_is_split_among_packets_arrives_whole(gateway: Running) -> None:
+    """Also within a character."""
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({})
+    body = json.dumps({"model": "p", "x": "añ😀" * 40_000}, ensure_ascii=False).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    parts = (body[at : at + 9999] for at in range(0, len(body), 9999))
+    assert gateway.client.post("/v1/chat/completions", content=parts, headers=headers).status_code == 200
+    assert gateway.upstream.heard[0].raw == body.replace(b'"p"', b'"a"').replace(b", ", b",").replace(b": ", b":")

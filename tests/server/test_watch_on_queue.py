@@ -1,0 +1,167 @@
+"""policyctl watch --on queue: one of several watches leads, workers apply, and another leads when that one is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from policyctl.load.urls import origin
+from policyctl.reconcile.queue import JobQueue
+from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
+from policyctl.remote.postgres_state import LeaderState, LeadLost
+from tests.git_repo import git
+from tests.postgres import PostgresServer
+from tests.server.tenants import serving_tenants
+from tests.server.workers import write_repository
+
+HOST = origin("https://host.example")
+
+
+@pytest.fixture
+def queue(database: str) -> JobQueue:
+    return JobQueue(database)
+
+
+@contextmanager
+def started(folder: Path, database: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of policyctl in a folder of its own, and what it prints."""
+    folder.mkdir(exist_ok=True)
+    environ = {**os.environ, "POLICYCTL_DATABASE": database}
+    command = [sys.executable, "-m", "policyctl", *arguments]
+    with subprocess.Popen(
+        command, cwd=folder, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> list[str]:
+    """The lines of a process up to one with these words. Fails if it ends before."""
+    assert process.stdout is not None
+    found = []
+    for line in process.stdout:
+        found.append(line)
+        if words in line:
+            return found
+    raise AssertionError("".join(found))
+
+
+@pytest.mark.slow
+def test_another_watch_leads_once_the_first_is_killed_and_nothing_is_applied_or_announced_twice(
+    tmp_path: Path, database: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    with serving_tenants(2) as (tenants, url), ExitStack() as stack:
+        write_repository(source, url, 3, 2)
+        config = source / "policies" / "policyctl.yaml"
+        config.write_text(config.read_text("utf-8") + "watch: {apply: on-merge, heal: always, interval: 1s}\n", "utf-8")
+        git(source, "commit", "--quiet", "--all", "--message=watch")
+
+        def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+            return stack.enter_context(started(tmp_path / name, database, *arguments, "--source", str(source)))
+
+        watch = ("watch", "--all", "--on", "queue", "--port", "0", "--poll", "1s")
+        read_until(start("worker", "worker", "--heartbeat", "0.5"), "Working for")
+        first = start("first", *watch)
+        read_until(first, "this watch leads")
+        second = start("second", *watch)
+        read_until(second, "another watch leads; this one follows")
+        assert tenants.wait(lambda: tenants.done() == 3, 60)
+        for _ in range(3):
+            read_until(first, "in_sync")
+        first.kill()
+        assert not any("Z  t-" in line for line in read_until(second, "this watch leads"))
+        with tenants.changed:
+            tenants.rows["1"].clear()  # by hand
+        assert tenants.wait(lambda: tenants.done() == 3, 60)
+        announced = read_until(second, "in_sync")
+        assert {line.split()[1] for line in announced if "Z  t-" in line} == {"t-1"}
+        assert any("drifted" in line for line in announced)
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(60) == 0
+        for tenant in ("0", "2"):
+            assert len(tenants.writes[tenant]) == 2
+        assert len(tenants.writes["1"]) == 4
+
+
+@pytest.mark.slow
+def test_a_watch_whose_lead_is_lost_ends_and_a_look_beside_a_leader_is_refused(
+    tmp_path: Path, database: str, postgres: PostgresServer
+) -> None:
+    with serving_tenants(1) as (_, url), ExitStack() as stack:
+        write_repository(tmp_path, url, 1, 1)
+        watch = ("watch", "--all", "--on", "queue", "--port", "0")
+        first = stack.enter_context(started(tmp_path, database, *watch))
+        read_until(first, "status at")
+        beside = stack.enter_context(started(tmp_path, database, *watch, "--once", "--state", "other"))
+        assert "another watch of the same leads" in "".join(read_until(beside, "error"))
+        postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        assert "another watch may lead now" in "".join(read_until(first, "error"))
+        assert first.wait(60) == 1
+
+
+def test_what_a_leader_remembers_is_kept_for_the_next_one_only(queue: JobQueue) -> None:
+    with closing(LeaderState(queue.connect, "watch", "the queue")) as first:
+        assert first.lead()
+        first.write("a", b"one")
+        first.append("a", b"two")
+        with closing(LeaderState(queue.connect, "watch", "the queue")) as second:
+            assert not second.lead()
+        with closing(LeaderState(queue.connect, "another", "the queue")) as other:
+            assert other.lead()
+            assert other.read("a") is None
+    with pytest.raises(LeadLost):
+        first.append("a", b"three")
+    with closing(LeaderState(queue.connect, "watch", "the queue")) as second:
+        assert second.lead()
+        assert second.read("a") == b"onetwo"
+
+
+def test_processes_keep_to_one_rate_and_to_a_pause_that_one_was_asked_for(queue: JobQueue) -> None:
+    """Each has a clock of its own: the slots are those of the database."""
+    slots, barrier = list[float](), threading.Barrier(4)
+
+    def take() -> None:
+        table, clock = PaceTable(queue.connect), time.monotonic
+        pace = SharedHostPace(table, HOST, clock)
+        pace.limit(20.0)
+        barrier.wait()
+        own = [pace.slot(clock()) for _ in range(50)]
+        table.close()
+        slots.extend(own)
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(take) for _ in range(4)]:
+            done.result()
+    ordered = sorted(slots)
+    assert ordered[-1] - ordered[0] > 200 / 20 * 0.9  # not four times as fast
+    assert len({round(slot, 3) for slot in slots}) == 200
+
+    table, clock = PaceTable(queue.connect), time.monotonic
+    asked, other = SharedHostPace(table, HOST, clock), SharedHostPace(table, HOST, clock)
+    asked.pause(clock() + 1000)
+    assert other.slot(clock()) - clock() > 900
+    table.close()
+
+
+def test_without_its_database_a_process_keeps_to_its_own_pace(queue: JobQueue, postgres: PostgresServer, database: str) -> None:
+    table, clock = PaceTable(queue.connect), time.monotonic
+    pace = SharedHostPace(table, HOST, clock)
+    pace.limit(10.0)
+    postgres.execute(f"DROP DATABASE {database.rpartition('/')[2]} WITH (FORCE)")
+    now = clock()
+    assert [round(pace.slot(now) - now, 3) for _ in range(3)] == [0.0, 0.1, 0.2]
+    table.close()
