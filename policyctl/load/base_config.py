@@ -20,7 +20,7 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
-from policyctl.load.urls import LOCAL, is_http, origin
+from policyctl.load.urls import LOCAL, is_http
 from policyctl.plan.approval import of_several
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text, digest
@@ -125,9 +125,10 @@ def _addressed(config: Config) -> Iterator[tuple[str, Any]]:
 
 def _shown_address(url: str) -> str:
     """A reference as it is; of an address its server and a hash of the rest, since a path may be as good as a password."""
-    if not is_http(url) or urlsplit(url).path in ("", "/"):
+    parts = urlsplit(url)
+    if not is_http(url) or parts.path in ("", "/"):
         return url
-    return f"{origin(url)}/{HIDDEN} ({digest(url)[:19]})"
+    return f"{parts.scheme}://{parts.netloc}/{HIDDEN} ({digest(url)[:19]})"
 
 
 def _rank(environment: str, field: FieldChange) -> tuple[bool, str, bool]:
