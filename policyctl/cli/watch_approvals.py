@@ -30,7 +30,7 @@ def why_unapproved(opened: Opened, name: str, plan: Plan) -> str | None:
         if isinstance(forge, str):
             return f"{_WHOSE}, which cannot be read: {forge}"
         found, _ = approvals_of(forge, name, opened.place)
-        if why := why_not_head(forge, opened.place):
+        if why := why_not_head(forge, opened.place, opened.referred):
             return f"{_WHOSE}: {why}"
     valid = [one for one in found if _is_for(one, opened, name)]
     if any(one.digest == plan.digest for one in valid) or (valid and adds_up(valid, plan)):
@@ -46,7 +46,7 @@ def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
         if isinstance(forge, str):
             return f"no approval can be read: {forge}"
         found, last = approvals_of(forge, name, opened.place)
-        if why := why_not_head(forge, opened.place):
+        if why := why_not_head(forge, opened.place, opened.referred):
             return why
     shown = {one.terms.access for one in found if one.terms is not None} | ({last.access} if last is not None else set())
     return None if access in shown else "no merged pull request shows it; read it, then start the watch with another --state"
@@ -62,7 +62,7 @@ def use_up(opened: Opened, name: str) -> tuple[bool, str]:
         if isinstance(forge, str):
             return False, forge
         waiting, _ = waiting_merges(forge, name, opened.place)
-        if why := why_not_head(forge, opened.place):
+        if why := why_not_head(forge, opened.place, opened.referred):
             return False, why
         found, _ = approvals_of(forge, name, opened.place) if waiting else ([], None)
         for _, comments in waiting:

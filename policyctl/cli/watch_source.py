@@ -58,6 +58,14 @@ class Opened(NamedTuple):
             return access_now(fleet.options.dir, fleet.config)
         return partial(access_at, self.then, fleet.config)
 
+    @property
+    def referred(self) -> list[str]:
+        """The paths of the files that settings refer to, from the top of the repository."""
+        from policyctl.load.referred import referred_paths
+
+        top = repository_top(self.fleet.options.dir.absolute()) if self.then is None else self.then.top
+        return [] if top is None else referred_paths(top, self.fleet.config)
+
     def access(self, name: str) -> str:
         """The same of the environment of a name."""
         return self.access_of(self.fleet.config.environments[name])

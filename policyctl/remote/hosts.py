@@ -25,6 +25,7 @@ from policyctl.remote.deadline import Deadline, DeadlineNetwork
 from policyctl.remote.protocol import Backoff
 
 WHOLE = 120.0  # seconds until a response must be complete
+LONGEST_PAUSE = 900.0
 
 
 class HostPace:
@@ -46,10 +47,11 @@ class HostPace:
             with self._lock:
                 self._interval = max(self._interval, 1 / rate)
 
-    def pause(self, until: float) -> None:
-        """Do not ask it before a time."""
+    def pause(self, now: float, seconds: float) -> None:
+        """Do not ask it for so many seconds, at most a quarter of an hour: one environment may ask for a pause of years, and
+        the others of the host wait too."""
         with self._lock:
-            self._pause = max(self._pause, until)
+            self._pause = max(self._pause, now + min(seconds, LONGEST_PAUSE))
 
     def slot(self, now: float) -> float:
         """The time at which the next request may be sent. No other request gets that slot."""

@@ -143,7 +143,7 @@ class HttpClient:
             # Every request to the host waits, not only this one. After a pause that is too long to wait for, what a single
             # environment did is still read back.
             if asks and not (self._own and wait is None):
-                pace.pause(clock() + (after if after is not None else wait or 0.0))
+                pace.pause(clock(), after if after is not None else wait or 0.0)
             if wait is None:
                 error.details = (f"{ask.method} {ask.url}", _by_way_of(ask.url), *tried)
                 raise error from None

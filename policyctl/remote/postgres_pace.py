@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import LiteralString
@@ -11,7 +10,7 @@ from typing import LiteralString
 import psycopg
 
 from policyctl.load.urls import Origin
-from policyctl.remote.hosts import HostPace
+from policyctl.remote.hosts import LONGEST_PAUSE, HostPace
 from policyctl.remote.postgres_pool import Connection
 
 TABLE = """
@@ -75,9 +74,9 @@ class PaceTable:
 class SharedHostPace(HostPace):
     """The pace of a host that other processes ask too: together they keep to its rate, and to its pauses."""
 
-    def __init__(self, table: PaceTable, origin: Origin, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, table: PaceTable, origin: Origin) -> None:
         super().__init__()
-        self._table, self._origin, self._clock = table, origin, clock
+        self._table, self._origin = table, origin
         self._heard_at = self._slot = float("-inf")  # the next slot of those that were taken
         self._left = 0
 
@@ -85,9 +84,9 @@ class SharedHostPace(HostPace):
     def is_free(self) -> bool:
         return False
 
-    def pause(self, until: float) -> None:
-        super().pause(until)
-        self._table.pause(self._origin, until - self._clock())
+    def pause(self, now: float, seconds: float) -> None:
+        super().pause(now, seconds)
+        self._table.pause(self._origin, min(seconds, LONGEST_PAUSE))
 
     def slot(self, now: float) -> float:
         with self._lock:

@@ -119,7 +119,7 @@ def test_two_hosts_do_not_hold_each_other_up() -> None:
     clock = Clock()
     with standing_in(Busy(clock)) as busy, standing_in(Busy(clock, [])) as idle, shared(clock) as hosts:
         began = clock.time
-        hosts.pace(origin(busy.url)).pause(began + PAUSE)
+        hosts.pace(origin(busy.url)).pause(began, PAUSE)
         hosts.pace(origin(busy.url)).limit(0.001)
         assert [ask(hosts, f"{idle.url}/{number}") for number in range(3)] == ["/0", "/1", "/2"]
         assert clock.slept == []
@@ -168,7 +168,7 @@ def test_a_rate_holds_whatever_the_number_of_threads_and_after_a_pause() -> None
     pace.limit(4.0)
     assert [pace.slot(100.0) for _ in range(4)] == [100.0, 100.25, 100.5, 100.75]
     assert pace.slot(200.0) == 200.0  # what was not used before is not made up for
-    pace.pause(300.0)
+    pace.pause(200.0, 100.0)
     assert [pace.slot(200.0) for _ in range(3)] == [300.0, 300.25, 300.5]
 
 
@@ -345,3 +345,10 @@ def test_what_only_reads_ends_soon_after_it_was_stopped() -> None:
             stopped.set()
             done.result(20)
             released.set()
+
+
+def test_a_pause_of_years_is_one_of_a_quarter_of_an_hour() -> None:
+    """One tenant of a host must not stop all others for good."""
+    pace = HostPace()
+    pace.pause(100.0, 9_999_999.0)
+    assert pace.slot(100.0) == 1000.0
