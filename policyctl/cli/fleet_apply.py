@@ -265,7 +265,8 @@ def _raise_if_edited(fleet: Fleet, run: Run) -> None:
 
 def _withdraw(fleet: Fleet, pace: Pace, run: Run) -> None:
     """Withdraw what a run left in a queue. Raises UsageError for a run that is resumed in another place than it began in: what
-    it left there would be applied too."""
+    it left there would be applied too; and Refused for one that another process is at work on."""
+    RunRecord(state_folder(fleet.options.dir), run).close()
     if run.on != pace.place:
         how = "with" if run.on == "queue" else "without"
         raise UsageError(f"run {run.id} began {how} --on queue, so resume it {how} --on queue")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -143,6 +144,14 @@ class LineFile:
                 os.write(self._descriptor, content[written:])  # this mostly raises the reason
             self._torn = False
             os.fsync(self._descriptor)
+
+    def lock(self) -> bool:
+        """Keep the file for this process until it is closed; whether no other one has it."""
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
 
     def close(self) -> None:
         os.close(self._descriptor)

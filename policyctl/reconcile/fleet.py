@@ -17,7 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
-from policyctl.errors import PolicyctlError, UsageError
+from policyctl.errors import PolicyctlError, Refused, UsageError
 from policyctl.load.atomic import make_folder, make_state_folder, raise_if_led_out
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
 from policyctl.plan.plan import Selection
@@ -163,6 +163,9 @@ class RunRecord:
         make_folder(runs)
         self.id = run.id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
         self._file = LineFile(runs / f"{self.id}.jsonl", "the record of this run")
+        if not self._file.lock():
+            self._file.close()
+            raise Refused(f"run {self.id} is still at work in another process; wait until it ends, or stop it")
         if not run.id:
             head = {"format": "policyctl/run", "version": VERSION, "command": run.command, "revision": run.revision}
             head |= {"began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "environments": list(run.names)}

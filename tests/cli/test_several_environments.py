@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -354,6 +355,17 @@ def test_a_signal_ends_a_run_when_what_was_begun_is_finished(fleet: Project, pol
 
 def run_of(err: str) -> str:
     return next(line for line in err.splitlines() if line.startswith("run ")).split()[1].rstrip(";")
+
+
+def test_a_run_that_is_still_at_work_is_not_resumed(fleet: Project, policyctl: Policyctl) -> None:
+    """Each of the two would take what the other one waits for."""
+    broken(fleet, "a3")
+    policyctl("apply", "--all", "--yes")
+    (record,) = Path(".policyctl/runs").glob("*.jsonl")
+    with record.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        ran = policyctl("apply", "--resume", record.stem, "--yes")
+    assert (ran.code, "is still at work in another process" in ran.err) == (3, True)
 
 
 def test_a_resumed_run_is_about_the_policies_that_it_was_about(fleet: Project, policyctl: Policyctl) -> None:
