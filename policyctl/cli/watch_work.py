@@ -119,6 +119,12 @@ class EnvironmentWork:
             return f"the source, which cannot be read: {error}"
         return None if newest == self._revision else "the newest files, which are not in use yet"
 
+    def uncommitted(self) -> str | None:
+        if (why := self._source.uncommitted()) is not None:
+            return f"the files, which are not as committed: {why}"
+        # A directory must also be as it was when it was read: a checkout may have ended only now. A mirror has commits alone.
+        return self.outdated() if self.opened.then is None else None
+
     def open(self, revision: str) -> Mapping[str, Watched]:
         opened = self._source.open(revision)
         fleet, before = opened.fleet, None if self._current is None else self.opened

@@ -231,6 +231,7 @@ class WatchLoop:
             self.holds.pause(name, now),
             lambda look: self.work.unapproved(name, look),
             self.work.outdated,
+            self.work.uncommitted,
             self.memory.synced(name),
         )
 
