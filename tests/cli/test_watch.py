@@ -172,6 +172,34 @@ def test_a_directory_outside_of_git_is_applied_as_it_is(project: Project, policy
     assert "applied: Git moved" in policyctl("watch", "--once", "--audit", "audit.jsonl").out
 
 
+def test_a_policyctl_yaml_that_vanishes_is_an_error_and_not_another_environment(
+    repository: Project, policyctl: Policyctl
+) -> None:
+    policyctl("watch", "--once")
+    config = repository.policies / "policyctl.yaml"
+    config.rename(repository.folder / "aside")
+    for _ in range(2):
+        ran = policyctl("watch", "--once")
+        assert (ran.code, ran.out) == (1, "")
+        assert "there is no policyctl.yaml, which had the environments that are watched (dev); put it back" in ran.err
+    (repository.folder / "aside").rename(config)
+    assert policyctl("watch", "--once").out == ""  # it is still known, so nothing is announced anew
+
+
+@pytest.mark.slow
+def test_the_revision_in_use_stays_when_policyctl_yaml_vanishes(repository: Project) -> None:
+    with started() as process:
+        try:
+            line_with(process, "pending")
+            (repository.policies / "policyctl.yaml").unlink()
+            assert process.stderr is not None
+            error = next(line for line in process.stderr if "the source cannot be read" in line)
+            assert "there is no policyctl.yaml, which had the environments that are watched (dev)" in error
+            assert "stays in use" in error
+        finally:
+            process.kill()
+
+
 def test_what_a_rule_refuses_is_never_applied(repository: Project, policyctl: Policyctl) -> None:
     assert policyctl("apply", "--yes").code == 0
     text = CONFIG.replace("{watch}", "{apply: on-merge}") + "    guards: {deny_providers: [other]}\n"
