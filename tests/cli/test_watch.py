@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,21 @@ def test_a_branch_is_watched_without_a_checkout(
     assert (begun.origin.commit, begun.origin.dirty, begun.origin.subject) == (made, False, "x")
     commit(repository.folder, "policies")
     assert "virtual-policy/draft" in policyctl("watch", "--once", *source, "--state", state).out
+
+
+def test_a_mirror_in_which_git_was_killed_is_used_again(repository: Project, policyctl: Policyctl, tmp_path: Path) -> None:
+    """A lock that is older than any fetch is removed: that of a fetch that runs is not."""
+    source = ("--source", repository.folder, "--ref", "main", "--state", tmp_path / "state")
+    assert policyctl("watch", "--once", *source).code == 0
+    configure(repository, "{interval: 1m}")
+    (mirror,) = (tmp_path / "state").glob("mirror-*/.git")
+    lock = mirror / "refs" / "heads" / "mirrored.lock"
+    lock.touch()
+    ran = policyctl("watch", "--once", *source)
+    assert (ran.code, "the source cannot be fetched" in ran.err) == (1, True)
+    before = time.time() - 1000
+    os.utime(lock, (before, before))
+    assert "every 1m" in policyctl("watch", "--once", *source).err
 
 
 @pytest.mark.parametrize(
