@@ -149,7 +149,13 @@ DeployName = Literal["systemd", "container", "kubernetes", "monitoring"]
 DEPLOYS: tuple[DeployName, ...] = get_args(DeployName)
 
 _DEPLOY_FILES: dict[DeployName, tuple[str, ...]] = {
-    "systemd": ("policyctl-watch.service", "policyctl-gateway.service", "policyctl-pull.service", "policyctl-pull.timer"),
+    "systemd": (
+        "policyctl-watch.service",
+        "policyctl-gateway.service",
+        "policyctl-pull.service",
+        "policyctl-pull.timer",
+        "pull.sh",
+    ),
     "container": ("Containerfile",),
     "kubernetes": ("repository.yaml", "watch.yaml", "gateway.yaml", "serve.yaml"),
     "monitoring": ("alerts.yml", "dashboard.json"),
@@ -160,15 +166,17 @@ _SPEC = re.compile(r"policyctl(?= @|==)")
 
 def deployment(kind: DeployName, folder: Path, package: str | None, branch: str = "main") -> dict[str, str]:
     """The files that run `watch`, `gateway` and `serve` there, or watch over them, by name; arguments as for `workflows`."""
-    path = folder.as_posix()
+    path, here = folder.as_posix(), Path(__file__).parent.parent / "deploy"
+    script = (here / "pull.sh").read_text("utf-8").rstrip()
     values = {
         "folder": _quoted(path),
-        "path": json.dumps("" if path == "." else path, ensure_ascii=False)[1:-1],
+        "pulled": _quoted(f"repository/current/{path}"),
+        "path": json.dumps(path, ensure_ascii=False)[1:-1],
+        "script": "".join(f"    {line}\n" for line in script.splitlines()).strip(),
         "package": f'"{_SPEC.sub(f"policyctl[{_EXTRAS}]", package or PLACEHOLDER)}"',
         "version": distribution("policyctl").version,
         "branch": branch,
     }
-    here = Path(__file__).parent.parent / "deploy"
     return {name: _Text((here / name).read_text("utf-8")).substitute(values) for name in _DEPLOY_FILES[kind]}
 
 

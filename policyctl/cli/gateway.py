@@ -60,6 +60,7 @@ class GatewayOptions(NamedTuple):
     max_body: int
     max_requests: int
     drain_seconds: int
+    pulled: Path | None
 
 
 @click.command("gateway", epilog=EPILOG)
@@ -79,6 +80,12 @@ class GatewayOptions(NamedTuple):
 @click.option("--max-requests", type=click.IntRange(1), default=2000, show_default=True, help="More at once get a 503.")
 @click.option(
     "--drain-seconds", type=click.IntRange(0), default=30, show_default=True, help="How long requests may go on after SIGTERM."
+)
+@click.option(
+    "--pulled",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="A file that is touched when the directory is brought up to date; a metric has its time.",
 )
 @with_options("dir", "env", "remote", "verbose")
 def gateway(options: Options, **given: Any) -> int:
@@ -137,7 +144,7 @@ def _make_app(
     app = GatewayApp(
         table,
         connect,
-        Observer(Metrics(shared), EventLog(Lines(2)), records),
+        Observer(Metrics(shared, own.pulled), EventLog(Lines(2)), records),
         keys=source.keys(),
         limits=GatewayLimits(body=own.max_body, requests=own.max_requests),
         follow=following(source, signature),

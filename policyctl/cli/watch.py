@@ -158,6 +158,7 @@ def _run(
     for status in memory.statuses():
         board.restore(status)
     work = work_of(outputs)
+    work.known = [status.name for status in board.environments()]
     loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
     if (keeper := work.keeper(loop.stop)) is not None:
         watchers.append(keeper)

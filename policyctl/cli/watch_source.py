@@ -19,6 +19,7 @@ from policyctl.cli.session import DirectoryFiles
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
 from policyctl.load.git import git_folder, repository_top
+from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.stamps import stamp, stamps
 from policyctl.plan.plan import Selection
@@ -82,6 +83,9 @@ class WatchSource(Protocol):
     def open(self, revision: str) -> Opened:
         """The files of that revision. Raises PolicyctlError."""
 
+    def uncommitted(self) -> str | None:
+        """Why the files may not be those of a commit; None if they are, or are not in a repository."""
+
 
 class DirectorySource:
     """A directory of the disk. Its revision is the checked out commit and a hash of the files' sizes and times."""
@@ -118,6 +122,20 @@ class DirectorySource:
         commits = checked_out(self._options.dir)
         branch = (default_branch(self._options.dir) or "") if commits else ""
         return Opened(fleet, commits[0] if commits else None, self.place, branch)
+
+    def uncommitted(self) -> str | None:
+        from policyctl.load.git.checkout import is_as_committed
+        from policyctl.load.git.repository import find_repository
+
+        try:
+            repository = find_repository(self._options.dir)
+        except PolicyctlError as error:
+            return str(error)
+        if repository is None:
+            return None
+        if (repository.git_folder / "index.lock").exists():
+            return "git is at work there, or was cut off (index.lock)"
+        return None if is_as_committed(self._options.dir, CONFIG_FILE) else "git status shows what differs"
 
 
 def _place_of(directory: Path) -> str:
@@ -185,6 +203,9 @@ class MirrorSource:
 
         make_folder(self._top)
         return fetch_mirror(self._top, self._url, self._ref, stopped)
+
+    def uncommitted(self) -> str | None:
+        return None
 
     def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:
         """As `WatchSource.open`, for some of the policies."""

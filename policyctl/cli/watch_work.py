@@ -6,7 +6,7 @@ import gc
 import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
@@ -20,11 +20,13 @@ from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.watch_look import LookedPlan, RowsOnce, base_of, looked, moved_by, side_of
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
-from policyctl.load.environment import Environment
-from policyctl.load.urls import Origin, is_http, is_shared, origin
+from policyctl.load.environment import Config, Environment
+from policyctl.load.kinds import CONFIG_FILE
+from policyctl.load.urls import LOCAL, Origin, is_http, is_shared, origin
 from policyctl.load.windows import duration
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.policy.document import canonical_text, digest
+from policyctl.policy.findings import listed
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
@@ -83,6 +85,7 @@ class EnvironmentWork:
         self._fetching, self._fetch_began, self._newest, self._revision = threading.Lock(), 0.0, "", ""
         self._unnoted: dict[str, str] = {}  # environments whose used approvals could not be noted, and why
         self.stopped = False
+        self.known: Collection[str] = ()  # environments that were watched before this process
 
     def close(self) -> None:
         if self._current is not None and self.opened.fleet.hosts is not None:
@@ -119,9 +122,16 @@ class EnvironmentWork:
             return f"the source, which cannot be read: {error}"
         return None if newest == self._revision else "the newest files, which are not in use yet"
 
+    def uncommitted(self) -> str | None:
+        if (why := self._source.uncommitted()) is not None:
+            return f"the files, which are not as committed: {why}"
+        # A directory must also be as it was when it was read: a checkout may have ended only now. A mirror has commits alone.
+        return self.outdated() if self.opened.then is None else None
+
     def open(self, revision: str) -> Mapping[str, Watched]:
         opened = self._source.open(revision)
         fleet, before = opened.fleet, None if self._current is None else self.opened
+        self._raise_if_vanished(fleet.config)
         fleet.messages = self._messages
         watched = dict(_watched(fleet, opened.access_of))
         if (every := self._interval) is not None:
@@ -139,6 +149,20 @@ class EnvironmentWork:
         gc.freeze()  # files and settings stay; what looks leave behind is collected
         gc.enable()
         return watched
+
+    def _raise_if_vanished(self, config: Config) -> None:
+        """Raise PolicyctlError if the environments that were watched are gone with their file: half a checkout has none."""
+        if config.path is not None:
+            return
+        if self._current is None:
+            had = {*self.known} - {LOCAL}
+        else:
+            had = set() if self.opened.fleet.config.path is None else {*self.current[1]}
+        if had:
+            raise PolicyctlError(
+                f"there is no {CONFIG_FILE}, which had the environments that are watched ({listed(sorted(had))}); put it back, "
+                "or start the watch with another --state"
+            )
 
     def look(self, name: str, *, synced: Synced) -> Look:
         with self._outputs.span("look", environment=name) as span:

@@ -26,17 +26,19 @@ FAMILIES = {
     "tokens_total": ("counter", "Tokens that models reported, by kind."),
     "requests_in_flight": ("gauge", "Requests that are being answered."),
     "refused_sets": ("gauge", "Workers whose newest set of policies was refused, so that an older one is in use."),
+    "pulled_timestamp_seconds": ("gauge", "When the directory was last brought up to date, with --pulled."),
     "revision_info": ("gauge", "Workers that run a revision of the policies."),
 }
 
 
 class Metrics:
-    """The counters of one worker. With a `folder`, also those of the others."""
+    """The counters of one worker. With a `folder`, also those of the others. `pulled` is a file that has the time at which the
+    policies were brought up to date."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, pulled: Path | None = None) -> None:
         self.counts: defaultdict[tuple[str, Labels], float] = defaultdict(float)
         self.times: dict[tuple[str, Labels], list[float]] = {}  # for each bucket how many, then more, then the sum
-        self._folder = folder
+        self._folder, self._pulled, self._began = folder, pulled, time.time()
 
     def add(self, name: str, amount: float = 1, **labels: str) -> None:
         """Count."""
@@ -65,7 +67,16 @@ class Metrics:
         everything._join(self, alive=True)
         for other, alive in self._others():
             everything._join(other, alive=alive)
+        if self._pulled is not None:
+            everything.counts["pulled_timestamp_seconds", ()] = self._pulled_at(self._pulled)
         return "".join(f"{line}\n" for line in everything._lines())
+
+    def _pulled_at(self, file: Path) -> float:
+        """The time of a pull; that of the start if there was none, since an alert sees only times."""
+        try:
+            return file.stat().st_mtime
+        except OSError:
+            return self._began
 
     def _others(self) -> Iterator[tuple[Metrics, bool]]:
         for path in sorted(self._folder.glob("*.json")) if self._folder is not None else ():

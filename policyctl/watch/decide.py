@@ -98,9 +98,9 @@ class Situation:
 
     `heals` is how many times in a row the environment was healed and drifted again by the next look. `held` is the earlier wave
     that a new revision waits for, `braked` why nothing is written for a while because of failures of others, and `paused`
-    because of its own. `unapproved` is asked why a plan is not
-    approved; it may ask a service. `outdated` is asked why the files may not be the newest, before what they have replaces what
-    is live. `synced` is how the environment was when it was last seen in sync.
+    because of its own. `unapproved` is asked why a plan is not approved; it may ask a service. `outdated` is asked why the
+    files may not be the newest, before what they have replaces what is live, and `uncommitted` why they may not be those of a
+    commit, before anything is written. `synced` is how the environment was when it was last seen in sync.
     """
 
     now: datetime
@@ -110,6 +110,7 @@ class Situation:
     paused: str = ""
     unapproved: Callable[[Look], str | None] = lambda _: None
     outdated: Callable[[], str | None] = lambda: None
+    uncommitted: Callable[[], str | None] = lambda: None
     synced: Synced = field(default_factory=Synced)
 
 
@@ -150,5 +151,8 @@ def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decisio
         return Decision(False, why_not)
     # What is live may be what the newest files want, applied by others.
     if "remote" in look.sides and (why_not := situation.outdated()):
+        return Decision(False, why_not)
+    # Half a revision would remove what no commit removes.
+    if why_not := situation.uncommitted():
         return Decision(False, why_not)
     return Decision(True)

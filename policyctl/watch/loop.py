@@ -219,7 +219,9 @@ class WatchLoop:
         known = self.board.of(name) or EnvironmentStatus(name, State.FAILED, self.clock.now())
         if hold.reason:
             known = replace(known, state=State.FAILED, since=self.clock.now(), reason=hold.reason)
-        self.board.put(replace(known, labels=dict(self._environments[name].labels), next_look_at=self._time_of(due)))
+        own = self._environments[name]
+        known = replace(known, labels=dict(own.labels), interval=own.settings.interval)
+        self.board.put(replace(known, next_look_at=self._time_of(due)))
 
     def _situation(self, name: str, now: float) -> Situation:
         """What decides beside the plan, as it is when a visit begins."""
@@ -231,6 +233,7 @@ class WatchLoop:
             self.holds.pause(name, now),
             lambda look: self.work.unapproved(name, look),
             self.work.outdated,
+            self.work.uncommitted,
             self.memory.synced(name),
         )
 
@@ -320,7 +323,8 @@ class WatchLoop:
         before = self.board.of(name)
         if visit.decision.state is State.FAILED and before is not None:  # what failed still holds
             reason = before.reason
-        succeeded = now if not visit.failed else None if before is None else before.succeeded_at
+        fails = visit.failed or visit.decision.state is State.FAILED
+        succeeded = now if not fails else None if before is None else before.succeeded_at
         state, labels = visit.decision.state or state, dict(self._environments[name].labels)
         waits, revision = visit.decision.waits_for, self.revision
         found = EnvironmentStatus(name, state, now, labels, changes, digest, reason, waits, revision, now, succeeded)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +19,7 @@ from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
 from policyctl.load.windows import WatchSettings
 from policyctl.watch.decide import Heals, Synced
-from policyctl.watch.status import EnvironmentStatus, State
+from policyctl.watch.status import FAILING, EnvironmentStatus, State
 
 FILE = "watch.jsonl"
 FORMAT = "policyctl/watch"
@@ -106,14 +107,21 @@ class Memory:
             try:
                 since = datetime.fromisoformat(one["since"]).astimezone(UTC)
                 digest, changes, reason = str(one["digest"]), int(one["changes"]), str(one["reason"])
-                yield EnvironmentStatus(name, State(one["state"]), since, {}, changes, digest, reason)
+                status = EnvironmentStatus(name, State(one["state"]), since, {}, changes, digest, reason)
+                # Of the other states only the beginning is known; they may have succeeded many times since.
+                fails = status.state in FAILING and one.get("succeeded")
+                yield (
+                    replace(status, succeeded_at=datetime.fromisoformat(one["succeeded"]).astimezone(UTC)) if fails else status
+                )
             except (KeyError, TypeError, ValueError):
                 continue
 
     def announce(self, status: EnvironmentStatus) -> None:
         """Note a state that is about to be announced."""
         found = {"state": status.state.value, "digest": status.digest, "since": status.since.astimezone(UTC).isoformat()}
-        self._add({"environment": status.name, **found, "changes": status.changes, "reason": status.reason})
+        succeeded = None if status.succeeded_at is None else status.succeeded_at.astimezone(UTC).isoformat()
+        more = {"changes": status.changes, "reason": status.reason, "succeeded": succeeded}
+        self._add({"environment": status.name, **found, **more})
 
     def heals(self, name: str) -> Heals:
         """How often an environment was healed in a row, and when last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -11,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from policyctl.errors import UsageError
-from policyctl.watch.status import Board
+from policyctl.watch.status import FAILING, Board
 
 if TYPE_CHECKING:
     from policyctl.remote.hosts import HostTally
@@ -89,6 +90,7 @@ class BoardCollector(Collector):
 
     def __init__(self, board: Board, labels: Sequence[str]) -> None:
         self._board = board
+        self._began = datetime.now(UTC)
         self._labels = {key: f"label_{_UNUSUAL.sub('_', key)}" for key in labels}
         if len({*self._labels.values()}) < len(self._labels):
             raise UsageError(f"these labels have the same name in Prometheus: {', '.join(sorted(self._labels))}")
@@ -98,13 +100,18 @@ class BoardCollector(Collector):
             "environment_info", "1 for each environment, with its state.", "environment", "state", *self._labels.values()
         )
         changes = _gauge("environment_changes", "Changes in the newest plan of an environment.", "environment")
-        success = _gauge("environment_last_success_timestamp_seconds", "When a look or an apply last succeeded.", "environment")
+        success = _gauge(
+            "environment_last_success_timestamp_seconds",
+            "When an environment was last looked at without a failure; if not known, when it began to fail, or the watch.",
+            "environment",
+        )
         interval = _gauge("environment_interval_seconds", "Seconds between two looks at an environment.", "environment")
         for one in self._board.environments():
             info.add_metric([one.name, one.state, *(one.labels.get(key, "") for key in self._labels)], 1)
             changes.add_metric([one.name], one.changes)
-            if one.succeeded_at is not None:
-                success.add_metric([one.name], one.succeeded_at.timestamp())
+            # Never without a time: an alert could not see what fails from the start.
+            known = one.succeeded_at or (one.since if one.state in FAILING else self._began)
+            success.add_metric([one.name], known.timestamp())
             if one.interval:
                 interval.add_metric([one.name], one.interval)
         leads = _gauge("leader", "1 for the watch that leads, 0 for one that follows.")
@@ -117,9 +124,12 @@ class BoardCollector(Collector):
         revision = _gauge("source_info", "1 for the revision that is in use.", "revision")
         if source.revision:
             revision.add_metric([source.revision], 1)
-        read = _gauge("source_last_success_timestamp_seconds", "When the files were last read.")
-        if source.read_at is not None:
-            read.add_metric([], source.read_at.timestamp())
+        read = _gauge(
+            "source_last_success_timestamp_seconds",
+            "When the files were last read; before the first time, when the watch began.",
+        )
+        if self._board.leads:
+            read.add_metric([], (source.read_at or self._began).timestamp())
         yield from (revision, read)
 
 

@@ -23,6 +23,9 @@ class State(StrEnum):
     SUSPENDED = "suspended"
 
 
+FAILING = (State.FAILED, State.REFUSED)
+
+
 @dataclass(frozen=True, slots=True)
 class EnvironmentStatus:
     """An environment as it was when it was last looked at. Times are aware, in UTC."""
@@ -42,7 +45,7 @@ class EnvironmentStatus:
     revision: str = ""
     looked_at: datetime | None = None
     succeeded_at: datetime | None = None
-    """When a look or an apply last ended without a failure."""
+    """When it was last looked at without a failure, also of an apply before, that still holds."""
     next_look_at: datetime | None = None
     interval: float = 0.0
     """Seconds between two looks; 0 if that is not known."""

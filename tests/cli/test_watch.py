@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.reconcile.audit_record import AuditFile
 from policyctl.report import schema_text
 from policyctl.watch.memory import FILE
@@ -36,12 +39,13 @@ def repository(project: Project) -> Project:
     """A repository with one policy, and an environment that is only looked at."""
     project.policy("chat", "virtual-model/x/a", "virtual-model/x/b")
     configure(project, "{}")
-    commit(project.folder, "policies")
     return project
 
 
 def configure(project: Project, watch: str) -> None:
+    """Commit settings, and with them all policies."""
     project.write("policyctl.yaml", CONFIG.replace("{watch}", watch))
+    commit(project.folder, "policies")
 
 
 def test_one_look_shows_what_differs_and_writes_nothing(repository: Project, policyctl: Policyctl) -> None:
@@ -116,6 +120,88 @@ def test_heal_alone_leaves_what_git_moved(repository: Project, policyctl: Policy
     assert policyctl("plan", "--detailed-exitcode").code == 2
 
 
+@pytest.mark.parametrize("how", ["a file that is missing", "a file that is new", "a cut-off git"])
+def test_a_directory_that_is_not_as_committed_is_looked_at_and_not_applied(
+    repository: Project, policyctl: Policyctl, how: str
+) -> None:
+    """A git that is cut off leaves half of a revision, which may lack what every commit has."""
+    repository.policy("other", "virtual-model/x/a")
+    configure(repository, "{apply: on-merge, heal: always}")
+    assert "applied" in policyctl("watch", "--once").out
+    before = live_documents(DEV)
+    lock = repository.folder / ".git" / "index.lock"
+    if how == "a file that is missing":
+        (repository.policies / "other.yaml").unlink()
+    elif how == "a file that is new":
+        repository.policy("draft", "virtual-model/x/a")
+    else:
+        edit("chat", to("virtual-model/x/b"), DEV)
+        before = live_documents(DEV)
+        lock.touch()
+    ran = policyctl("watch", "--once")
+    assert "; waits for the files, which are not as committed: " in ran.out
+    assert ("(index.lock)" if lock.exists() else "git status shows what differs") in ran.out
+    assert live_documents(DEV) == before
+    lock.unlink(missing_ok=True)
+    commit(repository.folder, "policies")
+    policyctl("watch", "--once")
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_a_directory_that_changed_since_it_was_read_is_not_applied(
+    repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is as committed now, and was not when it was read: a checkout ended meanwhile."""
+    configure(repository, "{apply: on-merge}")
+    looked = EnvironmentWork._look
+
+    def then_committed(*args: Any) -> Any:
+        found = looked(*args)
+        repository.policy("other", "virtual-model/x/a")
+        commit(repository.folder, "policies")
+        return found
+
+    monkeypatch.setattr(EnvironmentWork, "_look", then_committed)
+    assert "waits for the newest files, which are not in use yet" in policyctl("watch", "--once").out
+    assert "virtual-policy" not in policyctl("policy", "list").out
+
+
+def test_a_directory_outside_of_git_is_applied_as_it_is(project: Project, policyctl: Policyctl) -> None:
+    project.policy("chat", "virtual-model/x/a")
+    project.write("policyctl.yaml", CONFIG.replace("{watch}", "{apply: on-merge}"))
+    assert policyctl("apply", "--yes", "--audit", "audit.jsonl").code == 0
+    project.policy("chat", "virtual-model/x/b")
+    assert "applied: Git moved" in policyctl("watch", "--once", "--audit", "audit.jsonl").out
+
+
+def test_a_policyctl_yaml_that_vanishes_is_an_error_and_not_another_environment(
+    repository: Project, policyctl: Policyctl
+) -> None:
+    policyctl("watch", "--once")
+    config = repository.policies / "policyctl.yaml"
+    config.rename(repository.folder / "aside")
+    for _ in range(2):
+        ran = policyctl("watch", "--once")
+        assert (ran.code, ran.out) == (1, "")
+        assert "there is no policyctl.yaml, which had the environments that are watched (dev); put it back" in ran.err
+    (repository.folder / "aside").rename(config)
+    assert policyctl("watch", "--once").out == ""  # it is still known, so nothing is announced anew
+
+
+@pytest.mark.slow
+def test_the_revision_in_use_stays_when_policyctl_yaml_vanishes(repository: Project) -> None:
+    with started() as process:
+        try:
+            line_with(process, "pending")
+            (repository.policies / "policyctl.yaml").unlink()
+            assert process.stderr is not None
+            error = next(line for line in process.stderr if "the source cannot be read" in line)
+            assert "there is no policyctl.yaml, which had the environments that are watched (dev)" in error
+            assert "stays in use" in error
+        finally:
+            process.kill()
+
+
 def test_what_a_rule_refuses_is_never_applied(repository: Project, policyctl: Policyctl) -> None:
     assert policyctl("apply", "--yes").code == 0
     text = CONFIG.replace("{watch}", "{apply: on-merge}") + "    guards: {deny_providers: [other]}\n"
@@ -154,6 +240,21 @@ def test_a_branch_is_watched_without_a_checkout(
     assert (begun.origin.commit, begun.origin.dirty, begun.origin.subject) == (made, False, "x")
     commit(repository.folder, "policies")
     assert "virtual-policy/draft" in policyctl("watch", "--once", *source, "--state", state).out
+
+
+def test_a_mirror_in_which_git_was_killed_is_used_again(repository: Project, policyctl: Policyctl, tmp_path: Path) -> None:
+    """A lock that is older than any fetch is removed: that of a fetch that runs is not."""
+    source = ("--source", repository.folder, "--ref", "main", "--state", tmp_path / "state")
+    assert policyctl("watch", "--once", *source).code == 0
+    configure(repository, "{interval: 1m}")
+    (mirror,) = (tmp_path / "state").glob("mirror-*/.git")
+    lock = mirror / "refs" / "heads" / "mirrored.lock"
+    lock.touch()
+    ran = policyctl("watch", "--once", *source)
+    assert (ran.code, "the source cannot be fetched" in ran.err) == (1, True)
+    before = time.time() - 1000
+    os.utime(lock, (before, before))
+    assert "every 1m" in policyctl("watch", "--once", *source).err
 
 
 @pytest.mark.parametrize(

@@ -116,6 +116,9 @@ class SimulatedWork:
     def new_access(self, _name: str, _own: Watched) -> str | None:
         return "no approval shows it"
 
+    def uncommitted(self) -> str | None:
+        return None
+
     def outdated(self) -> str | None:
         return None if self.used == self.wanted else "the newest files, which are not in use yet"
 

@@ -91,3 +91,9 @@ def test_a_window_holds_writing_until_it_ends() -> None:
 
 def test_an_environment_that_another_tool_overwrites_is_left() -> None:
     assert decide(look("remote"), HEALS, Situation(NOW, heals=3)).state is State.FIGHTING
+
+
+@pytest.mark.parametrize("side", ["git", "remote"])
+def test_nothing_is_written_while_the_files_are_not_those_of_a_commit(side: Moved) -> None:
+    situation = Situation(NOW, uncommitted=lambda: "the files")
+    assert decide(look(side), BOTH, situation) == (False, "the files", None, None)

@@ -118,7 +118,7 @@ def test_the_units_are_valid_and_confined(tmp_path: Path, folder: str) -> None:
     analyze = tool("systemd-analyze")
     units = deployment("systemd", Path(folder), PACKAGE)
     paths = written(tmp_path, {name: text.replace("/opt/policyctl/bin", str(BIN)) for name, text in units.items()})
-    assert run(analyze, "verify", "--man=no", *paths, cwd=tmp_path) == ""
+    assert run(analyze, "verify", "--man=no", *(path for path in paths if path.suffix != ".sh"), cwd=tmp_path) == ""
     for path in paths:
         if path.suffix == ".service":
             run(analyze, "security", "--offline=true", "--threshold=15", path, cwd=tmp_path)

@@ -17,7 +17,7 @@ from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
 from tests.examples import examples
-from tests.watch.simulated import SimulatedClock, SimulatedWork, Simulation, Tenant
+from tests.watch.simulated import BEGIN, SimulatedClock, SimulatedWork, Simulation, Tenant
 
 EVERY = WatchSettings(interval=60)
 APPLIES, HEALS = EVERY._replace(apply="on-merge"), EVERY._replace(heal="always")
@@ -302,3 +302,24 @@ def test_what_was_applied_of_a_newer_commit_is_not_put_back() -> None:
     board = sim.run(400)
     assert all(not one.written[1:] for one in sim.tenants.values())
     assert {one.state for one in board.environments()} == {State.IN_SYNC}
+
+
+@pytest.mark.parametrize(("broken", "number"), [("write", 1), ("unreachable", 8), ("login", 8)])
+def test_when_an_environment_last_did_not_fail_is_known_over_restarts(tmp_path: Path, broken: str, number: int) -> None:
+    """An alert compares this time with the interval. A pause after a failed write, a host that is left alone, and another
+    process do not end a failure."""
+    own = EVERY._replace(apply="on-merge", heal="always", retry=RetryWaits(600, 2, 3600))
+    first = Simulation(tenants(number, own), tmp_path)
+
+    def breaks() -> None:
+        for one in first.tenants.values():
+            one.has, one.broken = "edited", broken
+
+    first.at(300, breaks)
+    before = first.run(HOUR)
+    after = Simulation(first.tenants, tmp_path, first.clock).run(HOUR + 30)
+    for board in (before, after):
+        found = board.environments()
+        assert {one.state for one in found} == {State.FAILED}
+        assert all(one.succeeded_at is not None and 230 <= (one.succeeded_at - BEGIN).total_seconds() <= 365 for one in found)
+    assert {one.interval for one in after.environments() if one.next_look_at is not None} == {60}

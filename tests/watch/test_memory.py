@@ -36,6 +36,14 @@ def test_everything_is_known_again(tmp_path: Path) -> None:
     assert (again.heals("prod"), again.synced("prod")) == (Heals(2, 17.5), Synced("files", "rows"))
 
 
+@pytest.mark.parametrize("state", State)
+def test_what_fails_is_known_to_have_failed_since_it_last_succeeded(tmp_path: Path, state: State) -> None:
+    """After a restart an alert must go on. Of another state it is not known how long it lasted."""
+    Memory(StateFolder(tmp_path)).announce(replace(DRIFTED, state=state, succeeded_at=SINCE))
+    (found,) = Memory(StateFolder(tmp_path)).statuses()
+    assert found.succeeded_at == (SINCE if state in (State.FAILED, State.REFUSED) else None)
+
+
 def test_environments_that_left_are_forgotten(tmp_path: Path) -> None:
     memory = Memory(StateFolder(tmp_path))
     for name in ("prod", "gone"):

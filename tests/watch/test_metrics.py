@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,7 +31,9 @@ def labels(**given: str) -> Labels:
 
 def test_an_environment_has_its_state_changes_and_times() -> None:
     hostile = 'a"\\\nb'
-    metrics = WatchMetrics(board(status("eu", State.DRIFTED), status(hostile, succeeded_at=None)), ["ring", "app/tier"])
+    metrics = WatchMetrics(
+        board(status("eu", State.DRIFTED), status(hostile, State.FAILED, succeeded_at=None)), ["ring", "app/tier"]
+    )
     series = read(metrics)
     eu = labels(environment="eu", state="drifted", label_ring="stable", label_app_tier="")
     assert series["policyctl_environment_info", eu] == 1
@@ -37,10 +41,22 @@ def test_an_environment_has_its_state_changes_and_times() -> None:
     assert series["policyctl_environment_interval_seconds", labels(environment="eu")] == 60
     when = NOW.timestamp() - 20
     assert series["policyctl_environment_last_success_timestamp_seconds", labels(environment="eu")] == when
-    assert ("policyctl_environment_last_success_timestamp_seconds", labels(environment=hostile)) not in series
-    assert series["policyctl_environment_changes", labels(environment=hostile)] == 0
+    since = NOW.timestamp() - 3600  # it never succeeded, and failed since then
+    assert series["policyctl_environment_last_success_timestamp_seconds", labels(environment=hostile)] == since
+    assert series["policyctl_environment_changes", labels(environment=hostile)] == 2
     assert series["policyctl_source_info", labels(revision="5f2c1d0")] == 1
     assert series["policyctl_source_last_success_timestamp_seconds", labels()] == NOW.timestamp() - 5
+
+
+def test_what_a_new_watch_does_not_know_yet_has_the_time_at_which_it_began() -> None:
+    """Alerts compare times: without one they would never fire."""
+    before, known = time.time(), Board()
+    known.restore(status("eu", succeeded_at=None))
+    series = read(WatchMetrics(known))
+    assert series["policyctl_environment_last_success_timestamp_seconds", labels(environment="eu")] >= before
+    assert series["policyctl_source_last_success_timestamp_seconds", labels()] >= before
+    known.leads = False  # it reads nothing, and that is not an error
+    assert ("policyctl_source_last_success_timestamp_seconds", labels()) not in read(WatchMetrics(known))
 
 
 def test_an_environment_in_another_state_has_no_series_of_the_state_before() -> None:

@@ -12,6 +12,7 @@ import os
 import shlex
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -244,14 +245,37 @@ def fetch_mirror(top: Path, source: str, ref: str, stopped: Callable[[], bool] =
     The mirror is a working tree without files at `top`. Its HEAD, whose id is returned, is what was fetched. Raises
     PolicyctlError with git's message, and once it was `stopped`.
     """
-    if not (top / ".git").exists():
-        _mirror(stopped, top.parent, "init", "--quiet", "--bare", "--template=", "--initial-branch=mirrored", str(top / ".git"))
+    if (top / ".git").exists():
+        _tidy(top / ".git")
+    else:
+        _make_mirror(stopped, top)
     name = ref if ref == "HEAD" or ref.startswith("refs/") else f"refs/heads/{ref}"
     options = ("--quiet", "--force", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance", "--no-write-fetch-head")
     where = (f"--git-dir={top / '.git'}", "--no-pager")
     _mirror(stopped, top, *where, "fetch", *options, "--", source, f"+{name}:{_MIRRORED}")
     repository = Repository(top.resolve(), top.resolve() / ".git")
     return repository.output("rev-parse", "--verify", f"{_MIRRORED}^{{commit}}").decode().strip()
+
+
+def _make_mirror(stopped: Callable[[], bool], top: Path) -> None:
+    """Make the mirror aside, so that it is whole once it is there."""
+    with tempfile.TemporaryDirectory(dir=top, prefix="new-") as folder:
+        made = Path(folder, "mirror")
+        _mirror(stopped, top.parent, "init", "--quiet", "--bare", "--template=", "--initial-branch=mirrored", str(made))
+        with suppress(OSError):  # another process made it meanwhile
+            made.rename(top / ".git")
+
+
+def _tidy(mirror: Path) -> None:
+    """Remove what a git that was killed left in a mirror: locks, with which every later fetch fails, and parts of packs.
+
+    What is older than the longest fetch is of none that runs.
+    """
+    for pattern in ("*.lock", "refs/**/*.lock", "objects/pack/tmp_*"):
+        for left in mirror.glob(pattern):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _FETCH_SECONDS:
+                    left.unlink()
 
 
 def _mirror(stopped: Callable[[], bool], folder: Path, *args: str) -> None:
