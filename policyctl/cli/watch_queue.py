@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.queue import open_queue
@@ -18,6 +18,7 @@ from policyctl.cli.watch_outputs import OutputOptions
 from policyctl.cli.watch_source import Opened
 from policyctl.cli.watch_work import EnvironmentWork, failed_look
 from policyctl.errors import PolicyctlError
+from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.reconcile.audit import person
 from policyctl.reconcile.queue import JobQueue, Order, QueueRunner
@@ -27,9 +28,6 @@ from policyctl.watch.decide import Look
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.metrics import WatchMetrics
 from policyctl.watch.status import Board, Watcher
-
-if TYPE_CHECKING:
-    pass
 
 _SECONDS = 1.0  # between two tries to take the lead
 
@@ -125,7 +123,7 @@ class QueueWork(EnvironmentWork):
         shown, files = {name: review.plan.digest}, self._files_of(opened)
         order = Order(str(uuid.uuid4()), "apply", opened.commit or "", files, shown=shown, who=person(), caller="watch")
         lonely: list[str] = []
-        identity = opened.fleet.config.environments[name].remote
+        identity = remote_identity(opened.fleet.config.environments[name].remote, name)
         runner = QueueRunner(self._queue, order, lambda _: identity, lambda: self.stopped or bool(lonely), lonely.append)
         try:
             runner.submit([name])
