@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,25 @@ def test_a_pull_that_is_cut_off_leaves_a_whole_revision_and_the_next_one_goes_on
     assert (names(folder) if (folder / "current").exists() else None) == before
     assert pull(repository, folder) == 0
     assert names(folder) == ["bbb", "policyctl", "zzz"]
+
+
+def test_pulling_again_and_again_goes_on_after_a_failure_and_ends_with_a_signal(repository: Project, tmp_path: Path) -> None:
+    later, folder = tmp_path / "later", tmp_path / "pulled"
+    given = {**SURROUNDINGS, "REPOSITORY": f"file://{later}", "BRANCH": "main"}
+    with subprocess.Popen(["sh", SCRIPT, folder, "0.1"], env=given, stderr=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stderr is not None
+            next(line for line in process.stderr if "the newest policies could not be pulled" in line)
+            assert not (folder / "current").exists()
+            later.symlink_to(repository.folder)
+            deadline = time.monotonic() + 60
+            while not (folder / "pulled").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert names(folder) == ["aaa", "bbb", "policyctl"]
+            process.terminate()
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def own_options(pulled: Path | None = None) -> GatewayOptions:
