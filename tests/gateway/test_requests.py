@@ -543,7 +543,7 @@ def test_an_idle_connection_that_its_upstream_resets_is_not_an_event(gateway: Ru
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
-    gateway.take({"p": SINGLE}, "a")
+    gateway.take({"p": REPEATED}, "a")  # a request that comes before the gateway has seen the reset is an attempt that failed
     gateway.upstream.play({"a": [then_reset, 200]})
     gateway.loop.set_exception_handler(lambda _, context: seen.append(context["message"]))
     try:
