@@ -24,7 +24,7 @@ from policyctl.gateway.table import Upstream
 HELD = 1 << 20  # bytes of a body that are held until they are all there
 MOST_FIELDS = 256  # of a request's body; each costs far more than its bytes, and the interface has some forty
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
-IDLE_SECONDS = 1.0  # before an idle connection is closed: servers keep theirs for longer, so that they do not close one in use
+IDLE_SECONDS = 4.0  # before an idle connection is closed: Node and uvicorn close theirs after 5, others later
 _LARGE = 1 << 18  # bytes of a body that is written in parts
 
 # Headers that go to the upstream, and those that go back to the client. All others stay here: a client's own Authorization
