@@ -121,8 +121,10 @@ def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:
     failed, changed = fleet.count("failed") + fleet.count("not begun"), [kind for kind in kinds if not kind.failed]
     if not fleet.results:
         return f"### policyctl: {NONE_AFFECTED}\n\n"
+    suspended = fleet.count("suspended")
+    looked = len(fleet.results) - suspended
     if not changed:
-        text = "" if failed else f"no changes in {count(len(fleet.results), 'environment')}"
+        text = "" if failed or not looked else f"no changes in {count(looked, 'environment')}"
     elif len(changed) <= _IN_HEAD and all(len(kind.names) <= _IN_HEAD for kind in changed):
         texts = [f"{changes_text(kind.environments[0])} in {named(kind.names)}" for kind in changed]
         text = ", ".join(texts)
@@ -130,7 +132,8 @@ def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:
         number = sum(len(kind.names) for kind in changed)
         text = f"changes in {number:,} of {count(len(fleet.results), 'environment')}"
     stopped = f"{failed:,} of {count(len(fleet.results), 'environment')} failed" if failed else ""
-    return f"### policyctl: {'; '.join(filter(None, (stopped, text)))}\n\n"
+    left = f"{suspended:,} suspended" if suspended else ""  # which was not looked at
+    return f"### policyctl: {'; '.join(filter(None, (stopped, text, left)))}\n\n"
 
 
 def _failures(fleet: FleetResult, room: Room) -> str:

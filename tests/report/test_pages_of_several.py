@@ -108,6 +108,15 @@ def test_a_change_with_another_effect_is_another_change() -> None:
     assert where(mid(1), mid(0.1)) == {("low", ("a", "b")), ("mid", ("a",)), ("mid", ("b",))}
 
 
+def test_a_suspended_environment_is_not_counted_as_one_without_changes() -> None:
+    """It was not looked at."""
+    held = EnvironmentResult("b", "suspended", reason="it moves")
+    same = reviewed([policy("low", "a")], [row("low", "a")])
+    assert "### policyctl: no changes in 1 environment; 1 suspended\n" in page(fleet_of({"a": same}, held))
+    assert "### policyctl: 1 suspended\n" in page(fleet_of({}, held))
+    assert "### policyctl: 2 to update in `dev`; 1 suspended\n" in page(fleet_of({"dev": split(0.4)}, held))
+
+
 @pytest.mark.parametrize("trap", TRAPS)
 def test_no_text_of_a_policy_acts_on_either_page(trap: str) -> None:
     fleet = fleet_of({"dev": hostile(trap), "prod": split(0.1)})
