@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.approved import approvals_of, waiting_merges, why_not_head
+from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import Approval, adds_up
 
 if TYPE_CHECKING:
@@ -20,8 +21,53 @@ if TYPE_CHECKING:
 _WHOSE = "an approval"
 
 
-def why_unapproved(opened: Opened, name: str, plan: Plan) -> str | None:
-    """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did.
+class UsedApprovals:
+    """What approved the plans that a watch applies, and what could not be noted as used yet. Several threads may use it, each
+    for environments of its own."""
+
+    def __init__(self) -> None:
+        self._approved: dict[str, frozenset[str]] = {}  # by environment, what approved the plan that is applied
+        self._unnoted: dict[str, tuple[frozenset[str], str]] = {}  # what of it could not be noted, and why
+        self._owing: set[str] = set()  # environments that are in sync by other means, which could not be noted
+
+    def unapproved(self, opened: Opened, name: str, plan: Plan) -> str | None:
+        """Why a plan is not approved, as what it waits for; None if it is. Raises RemoteError."""
+        if (left := self._unnoted.get(name)) is not None:
+            self._note(opened, name, left[0])
+        if (left := self._unnoted.get(name)) is not None:
+            return f"{_WHOSE}: it cannot be noted that the last one was used: {left[1]}"
+        found = approving(opened, name, plan)
+        if isinstance(found, str):
+            return found
+        self._approved[name] = found
+        return None
+
+    def owes(self, name: str) -> bool:
+        """Whether something could not be noted yet."""
+        return name in self._owing or name in self._unnoted
+
+    def use_up(self, opened: Opened, name: str) -> bool:
+        """Note that an environment has what was approved. Returns whether the settings of now were approved with it."""
+        approved, left = self._approved.pop(name, None), self._unnoted.get(name)
+        return self._note(opened, name, approved if left is None else left[0] | (approved or frozenset()))
+
+    def _note(self, opened: Opened, name: str, sources: frozenset[str] | None) -> bool:
+        try:
+            released = use_up(opened, name, sources)
+        except PolicyctlError as error:
+            if sources is None:
+                self._owing.add(name)
+            else:
+                self._unnoted[name] = sources, str(error)
+            return False
+        self._unnoted.pop(name, None)
+        self._owing.discard(name)
+        return released
+
+
+def approving(opened: Opened, name: str, plan: Plan) -> frozenset[str] | str:
+    """The merged pull requests that wait to be applied, if they approved this plan of an environment, else why they did not, as
+    what it waits for.
 
     An approval counts if the plan's digest, or the sum of several, is that of now, and so are the safety settings and the way
     to the remote. Raises RemoteError when the service cannot be asked.
@@ -34,7 +80,7 @@ def why_unapproved(opened: Opened, name: str, plan: Plan) -> str | None:
             return f"{_WHOSE}: {why}"
     valid = [one for one in found if _is_for(one, opened, name)]
     if any(one.digest == plan.digest for one in valid) or (valid and adds_up(valid, plan)):
-        return None
+        return frozenset(one.source for one in found)
     merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
     return f"{_WHOSE}: no merged plan {merged} is this one ({plan.digest}); policyctl apply by hand, or a new pull request"
 
@@ -52,23 +98,25 @@ def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
     return None if access in shown else "no merged pull request shows it; read it, then start the watch with another --state"
 
 
-def use_up(opened: Opened, name: str) -> tuple[bool, str]:
-    """Note on the merged pull requests of an environment, which has what they wanted, that their plans were applied: an
-    approval is used once. Returns whether one of them approved the settings of now, and why this was not noted, if so.
+def use_up(opened: Opened, name: str, sources: frozenset[str] | None) -> bool:
+    """Note on merged pull requests that their plans for an environment were applied: an approval is used once. `sources` are
+    those that approved what was applied; None is all that wait, if the newest commit of the branch has nothing else.
 
-    Raises RemoteError when the service cannot be asked.
+    Returns whether one of them approved the settings of now. Raises PolicyctlError unless all of this was noted.
     """
     with _forge(opened) as forge:
         if isinstance(forge, str):
-            return False, forge
+            raise RemoteError(forge)
         waiting, _ = waiting_merges(forge, name, opened.place)
-        if why := why_not_head(forge, opened.place, opened.referred):
-            return False, why
-        found, _ = approvals_of(forge, name, opened.place) if waiting else ([], None)
-        for _, comments in waiting:
+        if sources is None and (why := why_not_head(forge, opened.place, opened.referred)):
+            raise RemoteError(why)
+        chosen = [(merge, comments) for merge, comments in waiting if sources is None or merge.name in sources]
+        found, _ = approvals_of(forge, name, opened.place) if chosen else ([], None)
+        names = {merge.name for merge, _ in chosen}
+        for _, comments in chosen:
             for one in comments:
                 forge.rewrite(one, applied(one.body, "policyctl watch", opened.access(name)))
-        return any(_is_for(one, opened, name) for one in found), ""
+        return any(_is_for(one, opened, name) for one in found if one.source in names)
 
 
 def _is_for(approval: Approval, opened: Opened, name: str) -> bool:

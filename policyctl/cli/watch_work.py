@@ -17,6 +17,7 @@ from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.watch_approvals import UsedApprovals, unapproved_access
 from policyctl.cli.watch_look import LookedPlan, RowsOnce, base_of, looked, moved_by, side_of
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
@@ -83,7 +84,7 @@ class EnvironmentWork:
         self._interval = interval
         self._new_pace: Callable[[Origin], HostPace] | None = None
         self._fetching, self._fetch_began, self._newest, self._revision = threading.Lock(), 0.0, "", ""
-        self._unnoted: dict[str, str] = {}  # environments whose used approvals could not be noted, and why
+        self._approvals = UsedApprovals()
         self.stopped = False
         self.known: Collection[str] = ()  # environments that were watched before this process
 
@@ -205,18 +206,10 @@ class EnvironmentWork:
         return Look(result, moved, "", fingerprint, rows, LookedPlan(opened, review), base)
 
     def unapproved(self, name: str, look: Look) -> str | None:
-        from policyctl.cli.watch_approvals import why_unapproved  # with a forge behind it
-
-        if name in self._unnoted:
-            self.use_up(name, look)
-        if why := self._unnoted.get(name):
-            return f"an approval: it cannot be noted that the last one was used: {why}"
         opened, review = looked(look)
-        return why_unapproved(opened, name, review.plan)
+        return self._approvals.unapproved(opened, name, review.plan)
 
     def new_access(self, name: str, own: Watched) -> str | None:
-        from policyctl.cli.watch_approvals import unapproved_access
-
         try:
             why = unapproved_access(self.opened, name, own.access)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
@@ -224,18 +217,11 @@ class EnvironmentWork:
         new = "remote, auth or ca_file is not what was used before, so nothing logs in"
         return None if why is None else f"{new}: {why}"
 
-    def use_up(self, name: str, look: Look) -> bool:
-        from policyctl.cli.watch_approvals import use_up
+    def owes(self, name: str) -> bool:
+        return self._approvals.owes(name)
 
-        try:
-            released, why = use_up(cast("LookedPlan", look.plan).opened, name)
-        except PolicyctlError as error:
-            released, why = False, str(error)
-        if why:
-            self._unnoted[name] = why
-        else:
-            self._unnoted.pop(name, None)
-        return released
+    def use_up(self, name: str, look: Look) -> bool:
+        return self._approvals.use_up(cast("LookedPlan", look.plan).opened, name)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:

@@ -33,7 +33,7 @@ def visit_environment(
     looked = clock.seconds()
     applied = work.apply(name, look) if decision.apply and may_write() else None
     visit = EnvironmentVisit(look, decision, applied, looked - began, clock.seconds() - looked)
-    if own.settings.approved and visit.in_sync and not (calm and applied is None):
+    if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
         return visit._replace(released=work.use_up(name, look))
     return visit
 

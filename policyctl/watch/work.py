@@ -60,6 +60,9 @@ class Work(Protocol):
     def uncommitted(self) -> str | None:
         """Why the files in use may not be those of a commit; None if they are, or are not in a repository. Never raises."""
 
+    def owes(self, name: str, /) -> bool:
+        """Whether it could not be noted yet that what was approved for an environment is applied."""
+
     def use_up(self, name: str, look: Look, /) -> bool:
         """Note that what was approved for an environment is applied. Returns whether the settings of now were approved with it.
         Never raises; what could not be noted is noted later, and nothing is approved until then."""

@@ -15,7 +15,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from policyctl.cli.options import Options
+from policyctl.cli.watch_approvals import UsedApprovals
+from policyctl.cli.watch_source import DirectorySource, Opened
 from policyctl.cli.watch_work import EnvironmentWork
+from policyctl.load.selector import EVERY
+from policyctl.plan.plan import Plan
 from policyctl.reconcile.audit_record import AuditFile
 from policyctl.report import schema_text
 from policyctl.watch.memory import FILE
@@ -449,6 +454,42 @@ def test_nothing_is_applied_while_a_used_approval_cannot_be_noted(work: Work) ->
     assert work.policyctl("apply", "--yes").code == 0
     assert "in_sync" in work.policyctl("watch", "--once").out  # it is noted then
     assert "Applied by" in work.forge.comments[5][-1]["body"]
+
+
+def test_an_approval_that_was_not_applied_yet_is_not_noted_as_used_with_another_one(work: Work) -> None:
+    """The last one could not be noted, and the next pull request is merged by then."""
+    work.project.write("policyctl.yaml", APPROVED)
+    work.settle()
+    approvals = UsedApprovals()
+
+    def merge(number: int, name: str) -> tuple[Opened, Plan]:
+        work.add(name)
+        assert work.comment(number).code == 0
+        work.forge.head = work.commit()
+        work.forge.merge(number, work.forge.head)
+        source = DirectorySource(Options(), EVERY)
+        opened = source.open(source.fetch())
+        return opened, opened.fleet.review(opened.fleet.session("local")).plan
+
+    def is_noted(number: int) -> bool:
+        return "Applied by policyctl watch." in work.forge.comments[number][-1]["body"]
+
+    opened, plan = merge(5, "web")
+    assert approvals.unapproved(opened, "local", plan) is None
+    assert work.policyctl("apply", "--yes").code == 0
+    work.forge.read_only = True
+    assert not approvals.use_up(opened, "local")
+    assert approvals.owes("local")
+    work.forge.read_only = False
+    opened, plan = merge(6, "other")
+    work.forge.read_only = True
+    assert "it cannot be noted that the last one was used" in (approvals.unapproved(opened, "local", plan) or "")
+    work.forge.read_only = False
+    assert approvals.unapproved(opened, "local", plan) is None
+    assert (is_noted(5), is_noted(6)) == (True, False)
+    assert work.policyctl("apply", "--yes").code == 0
+    assert approvals.use_up(opened, "local")
+    assert is_noted(6)
 
 
 def test_a_commit_does_not_decide_that_it_needs_no_approval(work: Work) -> None:

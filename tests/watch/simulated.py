@@ -122,6 +122,9 @@ class SimulatedWork:
     def outdated(self) -> str | None:
         return None if self.used == self.wanted else "the newest files, which are not in use yet"
 
+    def owes(self, _name: str) -> bool:
+        return False
+
     def use_up(self, _name: str, _look: Look) -> bool:
         return False
 
