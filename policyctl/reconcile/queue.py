@@ -8,6 +8,7 @@ before each write: see `RemoteLock`.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -237,8 +238,9 @@ class QueueRunner:
     def submit(self, names: Sequence[str]) -> None:
         """Hand over environments."""
         with self._queue.session() as connection, self._queue.engine() as app:
-            connection.execute(_WAITS, (self._order.run,))
-            for name in names:
+            for number, name in enumerate(names):
+                if number % 100 == 0:
+                    connection.execute(_WAITS, (self._order.run,))
                 mark = f"{self._order.run} {name}"
                 task = app.configure_task(TASK, queue=QUEUE, lock=self._identity_of(name), queueing_lock=mark)
                 self._jobs[name] = task.defer(environment=name, order=self._order_for(name)._asdict())
@@ -269,13 +271,15 @@ class QueueRunner:
 
     def _results(self, connection: Connection) -> Iterator[EnvironmentResult]:
         """The results as they come."""
-        heard = time.monotonic()
+        heard, noted = time.monotonic(), -math.inf
         while self._left:
+            if time.monotonic() - noted > _LONELY:
+                noted = time.monotonic()
+                connection.execute(_WAITS, (self._order.run,))
             found = self._withdrawn() if self._stopped() else []
             found += self._new(connection)
             if not found and time.monotonic() - heard > _LONELY:
                 heard = time.monotonic()
-                connection.execute(_WAITS, (self._order.run,))
                 found = self._lost(connection)
                 self._report_no_worker(connection)
             for result in found:

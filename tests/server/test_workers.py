@@ -260,6 +260,27 @@ def _killed(*_: object) -> Iterator[EnvironmentResult]:
 
 
 @pytest.mark.usefixtures("fleet")
+def test_a_run_is_waited_for_as_long_as_its_process_is_there(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker gives up what a run still waits for, and none does a job of a run whose process is gone."""
+    monkeypatch.setattr("policyctl.reconcile.queue._LONELY", 0.0)
+    queue, files = JobQueue(database), open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+    runner = QueueRunner(queue, Order("run", "plan", "", files), lambda name: name)
+    runner.submit(["t-0", "t-1"])
+    age = "UPDATE policyctl_run SET at = now() - interval '1 hour'"
+    with queue.session() as connection:
+        connection.execute(age)
+        results = runner.work(lambda name: EnvironmentResult(name, "done"))
+        with working(database):
+            assert next(results).status == "planned"
+            connection.execute(age)
+            assert next(results).status == "planned"
+        QueueRunner(queue, Order("gone", "plan", "", files), lambda name: name).submit(["t-2"])
+        connection.execute(age)
+        with pytest.raises(PolicyctlError, match="its run ended and did not withdraw it"):
+            queue.raise_if_over("gone")
+
+
+@pytest.mark.usefixtures("fleet")
 def test_a_job_that_is_begun_again_does_not_claim_that_nothing_was_written(database: str) -> None:
     """Its first worker was stopped halfway, and then the plan is another one than was shown."""
     queue = JobQueue(database)
