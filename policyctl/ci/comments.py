@@ -131,13 +131,13 @@ def outdated(old: str, link: str) -> str:
     return _ended(text, link, NONE)
 
 
-def applied(old: str, by: str, access: str) -> str:
-    """A comment whose plan was applied `by` something, such as a link to a run: its approval is used up.
+def applied(old: str, sentence: str, access: str) -> str:
+    """A comment whose plan was applied, as a `sentence` shows: its approval is used up.
 
     It keeps how the remote was reached (see `access_at`), for the next run to compare."""
     lines = old.rstrip().split("\n")[:-1]
     text = "\n".join(lines[:-1] if _DATA.fullmatch(lines[-1].strip()) else lines)
-    return f"{text.rstrip()}\n\nApplied by {by}.\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
+    return f"{text.rstrip()}\n\n{sentence}\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
 
 
 def is_of(body: str, page: str) -> bool:

@@ -22,67 +22,73 @@ _WHOSE = "an approval"
 
 
 class UsedApprovals:
-    """What approved the plans that a watch applies, and what could not be noted as used yet. Several threads may use it, each
-    for environments of its own."""
+    """The approvals that a watch takes. Each is noted on its pull request as used before anything is applied, so none counts
+    twice, wherever the process ends; this process goes on with what it took until the environment is in sync. Several threads
+    may use it, each for environments of its own."""
 
     def __init__(self) -> None:
-        self._approved: dict[str, frozenset[str]] = {}  # by environment, what approved the plan that is applied
-        self._unnoted: dict[str, tuple[frozenset[str], str]] = {}  # what of it could not be noted, and why
+        self._taken: dict[str, tuple[Approval, ...]] = {}  # by environment
         self._owing: set[str] = set()  # environments that are in sync by other means, which could not be noted
 
     def unapproved(self, opened: Opened, name: str, plan: Plan) -> str | None:
-        """Why a plan is not approved, as what it waits for; None if it is. Raises RemoteError."""
-        if (left := self._unnoted.get(name)) is not None:
-            self._note(opened, name, left[0])
-        if (left := self._unnoted.get(name)) is not None:
-            return f"{_WHOSE}: it cannot be noted that the last one was used: {left[1]}"
-        found = approving(opened, name, plan)
-        if isinstance(found, str):
-            return found
-        self._approved[name] = found
+        """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which is
+        used then.
+
+        An approval counts if the plan's digest, or the sum of several, is that of now, and so are the safety settings and the
+        way to the remote. Raises PolicyctlError when the service cannot be asked, or what was used cannot be noted.
+        """
+        with _forge(opened) as forge:
+            if isinstance(forge, str):
+                return f"{_WHOSE}, which cannot be read: {forge}"
+            found, _ = approvals_of(forge, name, opened.place)
+            if why := why_not_head(forge, opened.place, opened.referred):
+                return f"{_WHOSE}: {why}"
+            valid = [one for one in (*self._taken.get(name, ()), *found) if _is_for(one, opened, name)]
+            if not (any(one.digest == plan.digest for one in valid) or (valid and adds_up(valid, plan))):
+                merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
+                why = f"no merged plan {merged} is this one ({plan.digest})"
+                return f"{_WHOSE}: {why}; policyctl apply by hand, or a new pull request"
+            try:
+                _note(forge, opened, name)
+            except PolicyctlError as error:
+                return f"{_WHOSE}, which cannot be noted as used: {error}"
+        self._taken[name] = tuple(valid)
         return None
 
     def owes(self, name: str) -> bool:
         """Whether something could not be noted yet."""
-        return name in self._owing or name in self._unnoted
+        return name in self._owing
 
-    def use_up(self, opened: Opened, name: str) -> bool:
-        """Note that an environment has what was approved. Returns whether the settings of now were approved with it."""
-        approved, left = self._approved.pop(name, None), self._unnoted.get(name)
-        return self._note(opened, name, approved if left is None else left[0] | (approved or frozenset()))
-
-    def _note(self, opened: Opened, name: str, sources: frozenset[str] | None) -> bool:
+    def settle(self, opened: Opened, name: str) -> bool:
+        """Note that an environment has what the files want. Returns whether the settings of now were approved with it."""
+        if self._taken.pop(name, None) is not None:
+            return True
         try:
-            released = use_up(opened, name, sources)
-        except PolicyctlError as error:
-            if sources is None:
-                self._owing.add(name)
-            else:
-                self._unnoted[name] = sources, str(error)
+            released = _use_up(opened, name)
+        except Exception:  # noqa: BLE001 - whatever the service answers, the environment is in sync
+            self._owing.add(name)
             return False
-        self._unnoted.pop(name, None)
         self._owing.discard(name)
         return released
 
 
-def approving(opened: Opened, name: str, plan: Plan) -> frozenset[str] | str:
-    """The merged pull requests that wait to be applied, if they approved this plan of an environment, else why they did not, as
-    what it waits for.
-
-    An approval counts if the plan's digest, or the sum of several, is that of now, and so are the safety settings and the way
-    to the remote. Raises RemoteError when the service cannot be asked.
-    """
+def _use_up(opened: Opened, name: str) -> bool:
+    """Note what waits for an environment that was applied by others. Raises PolicyctlError if that cannot be done."""
     with _forge(opened) as forge:
         if isinstance(forge, str):
-            return f"{_WHOSE}, which cannot be read: {forge}"
+            raise RemoteError(forge)
         found, _ = approvals_of(forge, name, opened.place)
         if why := why_not_head(forge, opened.place, opened.referred):
-            return f"{_WHOSE}: {why}"
-    valid = [one for one in found if _is_for(one, opened, name)]
-    if any(one.digest == plan.digest for one in valid) or (valid and adds_up(valid, plan)):
-        return frozenset(one.source for one in found)
-    merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
-    return f"{_WHOSE}: no merged plan {merged} is this one ({plan.digest}); policyctl apply by hand, or a new pull request"
+            raise RemoteError(why)
+        _note(forge, opened, name)
+        return any(_is_for(one, opened, name) for one in found)
+
+
+def _note(forge: Forge, opened: Opened, name: str) -> None:
+    """Note on the pull requests that wait for an environment that a watch applies them."""
+    for _, comments in waiting_merges(forge, name, opened.place)[0]:
+        for one in comments:
+            forge.rewrite(one, applied(one.body, "Used by policyctl watch, which applies it.", opened.access(name)))
 
 
 def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
@@ -96,27 +102,6 @@ def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
             return why
     shown = {one.terms.access for one in found if one.terms is not None} | ({last.access} if last is not None else set())
     return None if access in shown else "no merged pull request shows it; read it, then start the watch with another --state"
-
-
-def use_up(opened: Opened, name: str, sources: frozenset[str] | None) -> bool:
-    """Note on merged pull requests that their plans for an environment were applied: an approval is used once. `sources` are
-    those that approved what was applied; None is all that wait, if the newest commit of the branch has nothing else.
-
-    Returns whether one of them approved the settings of now. Raises PolicyctlError unless all of this was noted.
-    """
-    with _forge(opened) as forge:
-        if isinstance(forge, str):
-            raise RemoteError(forge)
-        waiting, _ = waiting_merges(forge, name, opened.place)
-        if sources is None and (why := why_not_head(forge, opened.place, opened.referred)):
-            raise RemoteError(why)
-        chosen = [(merge, comments) for merge, comments in waiting if sources is None or merge.name in sources]
-        found, _ = approvals_of(forge, name, opened.place) if chosen else ([], None)
-        names = {merge.name for merge, _ in chosen}
-        for _, comments in chosen:
-            for one in comments:
-                forge.rewrite(one, applied(one.body, "policyctl watch", opened.access(name)))
-        return any(_is_for(one, opened, name) for one in found if one.source in names)
 
 
 def _is_for(approval: Approval, opened: Opened, name: str) -> bool:

@@ -126,6 +126,7 @@ class QueueWork(EnvironmentWork):
         identity = remote_identity(opened.fleet.config.environments[name].remote, name)
         runner = QueueRunner(self._queue, order, lambda _: identity, lambda: self.stopped or bool(lonely), lonely.append)
         try:
+            self._lead.check()
             runner.submit([name])
             [result] = runner.work(lambda _: look.result)
         except PolicyctlError as error:

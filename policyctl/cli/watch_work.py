@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -33,7 +34,7 @@ from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
 from policyctl.report.format import count
-from policyctl.watch.decide import Look, Problem, Synced, state_of
+from policyctl.watch.decide import OTHER_FILES, Look, Problem, Synced, state_of
 from policyctl.watch.status import Watcher
 from policyctl.watch.work import CredentialsMark, Watched, text_of
 
@@ -83,7 +84,8 @@ class EnvironmentWork:
         self._remembering = ExitStack()
         self._interval = interval
         self._new_pace: Callable[[Origin], HostPace] | None = None
-        self._fetching, self._fetch_began, self._newest, self._revision = threading.Lock(), 0.0, "", ""
+        self._fetching, self._fetch_began, self._revision = threading.Lock(), 0.0, ""
+        self._newest: str | PolicyctlError = ""
         self._approvals = UsedApprovals()
         self.stopped = False
         self.known: Collection[str] = ()  # environments that were watched before this process
@@ -108,17 +110,24 @@ class EnvironmentWork:
         return None
 
     def fetch(self) -> str:
+        return self._fetch_since(math.inf)
+
+    def _fetch_since(self, asked: float) -> str:
+        """The newest revision, by a fetch that began after a time; those that wait for one share it, and its failure."""
         with self._fetching:
-            self._fetch_began, self._newest = time.monotonic(), ""
-            self._newest = self._source.fetch(lambda: self.stopped)
+            if self._fetch_began <= asked:
+                self._fetch_began = time.monotonic()
+                try:
+                    self._newest = self._source.fetch(lambda: self.stopped)
+                except PolicyctlError as error:
+                    self._newest = error
+            if isinstance(self._newest, PolicyctlError):
+                raise self._newest
             return self._newest
 
     def outdated(self) -> str | None:
-        asked = time.monotonic()
         try:
-            with self._fetching:
-                newest = self._newest if self._fetch_began > asked else ""
-            newest = newest or self.fetch()
+            newest = self._fetch_since(time.monotonic())
         except PolicyctlError as error:
             return f"the source, which cannot be read: {error}"
         return None if newest == self._revision else "the newest files, which are not in use yet"
@@ -165,14 +174,16 @@ class EnvironmentWork:
                 "or start the watch with another --state"
             )
 
-    def look(self, name: str, *, synced: Synced) -> Look:
+    def look(self, name: str, own: Watched, *, synced: Synced) -> Look:
         with self._outputs.span("look", environment=name) as span:
-            found = self._looked(name, synced)
+            found = self._looked(name, own, synced)
             span.note(result=str(state_of(found)[0]), changes=found.result.changes)
         return found
 
-    def _looked(self, name: str, synced: Synced) -> Look:
+    def _looked(self, name: str, own: Watched, synced: Synced) -> Look:
         opened, watched = self.current
+        if (now := watched.get(name)) is None or now.access != own.access:  # of which it is not known whether it is approved
+            return Look(EnvironmentResult(name, "failed", 1, "other files are in use now"), {}, "failed", OTHER_FILES)
         found = opened.fleet.config.environments.get(name)
         remote = "" if found is None else found.remote
         if found is not None and (why := found.suspended):
@@ -220,8 +231,8 @@ class EnvironmentWork:
     def owes(self, name: str) -> bool:
         return self._approvals.owes(name)
 
-    def use_up(self, name: str, look: Look) -> bool:
-        return self._approvals.use_up(cast("LookedPlan", look.plan).opened, name)
+    def settle(self, name: str, look: Look) -> bool:
+        return self._approvals.settle(cast("LookedPlan", look.plan).opened, name)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,7 +110,7 @@ async def _run(worker: Worker, jobs: JobHandler, begun: Callable[[], None]) -> N
 class _Opened:
     """The environments and files of a run, and how many threads use them."""
 
-    fleet: Fleet
+    fleet: Future[Fleet]
     users: int = 0
 
 
@@ -128,7 +129,7 @@ class JobHandler:
         self._options, self._queue, self._audit, self._console = options, queue, audit, console
         self._mirror, self._paces = mirror, PaceTable(queue.connect)
         self._opened: dict[Order, _Opened] = {}
-        self._lock = threading.Lock()
+        self._lock, self._fetching = threading.Lock(), threading.Lock()
         self._stopping = False
 
     def stop(self) -> None:
@@ -175,20 +176,32 @@ class JobHandler:
     def _fleet(self, order: Order) -> Iterator[Fleet]:
         """The environments of an order. Raises PolicyctlError if this worker has other files than the run, or broken ones."""
         with self._lock:
-            if order not in self._opened:
+            is_first = order not in self._opened
+            if is_first:
                 self._drop_unused()
-                self._opened[order] = _Opened(self._open(order))
+                self._opened[order] = _Opened(Future())
             opened = self._opened[order]
             opened.users += 1
         try:
-            yield opened.fleet
+            if is_first:  # without the lock: a fetch that hangs holds up the jobs of this order alone
+                self._open_for(order, opened.fleet)
+            yield opened.fleet.result()
         finally:
             with self._lock:
                 opened.users -= 1
 
+    def _open_for(self, order: Order, fleet: Future[Fleet]) -> None:
+        try:
+            fleet.set_result(self._open(order))
+        except BaseException as error:
+            with self._lock:
+                del self._opened[order]  # the next job tries again
+            fleet.set_exception(error)
+            raise
+
     def _drop_unused(self) -> None:
         for order in [order for order, opened in self._opened.items() if not opened.users]:
-            fleet = self._opened.pop(order).fleet
+            fleet = self._opened.pop(order).fleet.result()
             fleet.messages.print_to(self._console)
             if fleet.hosts is not None:
                 fleet.hosts.close()
@@ -218,7 +231,8 @@ class JobHandler:
         """The environments of an order's commit, which must be in the branch of the mirror."""
         if not order.revision:
             raise PolicyctlError("a worker with --source needs the commit of a run, and this one is not in a git repository")
-        mirror.fetch(self.stopped)
+        with self._fetching:
+            mirror.fetch(self.stopped)
         return mirror.open(order.revision, selection, overrides).fleet
 
 

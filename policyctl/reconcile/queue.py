@@ -25,7 +25,7 @@ from policyctl.plan.fleet import EnvironmentResult, read_result
 from policyctl.plan.settings import Override
 from policyctl.reconcile.fleet import Task
 from policyctl.remote.postgres_pace import TABLE as PACES
-from policyctl.remote.postgres_pool import Connection, conninfo, explain
+from policyctl.remote.postgres_pool import Connection, ListeningConnection, conninfo, explain, without_limit
 from policyctl.remote.postgres_state import TABLE as STATES
 from policyctl.report.format import count
 
@@ -62,7 +62,11 @@ WHERE nspname = %s AND relname = 'policyctl_format'
 """
 _UNDONE = "SELECT id, status::text FROM procrastinate_jobs WHERE queueing_lock LIKE %s AND status IN ('todo', 'doing')"
 _WORKERS = "SELECT count(*) FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %s)"
-_BEGUN = "SELECT id FROM procrastinate_jobs WHERE id = ANY(%s) AND attempts > 0"
+_WITHDRAW = """
+DELETE FROM procrastinate_jobs WHERE id = ANY(%s) AND (status = 'todo' OR status = 'doing' AND NOT EXISTS (
+    SELECT FROM procrastinate_workers WHERE last_heartbeat > now() - make_interval(secs => %s)
+)) RETURNING id, attempts, status::text
+"""
 _COUNTS = "SELECT status::text, count(*) FROM procrastinate_jobs GROUP BY status"
 _FORGET: tuple[LiteralString, ...] = (
     "DELETE FROM policyctl_result WHERE at < now() - interval '7 days'",
@@ -165,7 +169,7 @@ class JobQueue:
 
     def connect(self) -> Connection:
         """A connection that commits each statement. Raises psycopg.Error."""
-        return psycopg.connect(self.address, autocommit=True)
+        return ListeningConnection.connect(self.address, autocommit=True)
 
     @contextmanager
     def engine(self) -> Iterator[procrastinate.App]:
@@ -193,7 +197,8 @@ class JobQueue:
     def _prepare(self) -> None:
         """Make the schema where there is none. Several processes may begin at once."""
         with self.session() as connection:
-            connection.execute("SELECT pg_advisory_lock(%s)", (_MAKING,))
+            with without_limit(connection):
+                connection.execute("SELECT pg_advisory_lock(%s)", (_MAKING,))
             is_made = _one(connection, _IS_MADE, SCHEMA)
             found = _one(connection, "SELECT version FROM policyctl_format") if is_made else 0
             if not is_made:
@@ -234,6 +239,7 @@ class QueueRunner:
         self._left: dict[str, int] = {}  # those without a result
         self._missing: set[str] = set()
         self._reported = False
+        self._answered = 0.0  # when the database last did
 
     def submit(self, names: Sequence[str]) -> None:
         """Hand over environments."""
@@ -257,15 +263,13 @@ class QueueRunner:
     def work(self, _: Task) -> Iterator[EnvironmentResult]:
         """Wait for the workers, and yield each result once. After a stop, jobs that no worker has begun are withdrawn. Raises
         RemoteError when the database is away for longer than the jobs wait for this run."""
-        last = time.monotonic()
+        self._answered = time.monotonic()
         while self._left:
             try:
                 with self._queue.session() as connection:
-                    for result in self._results(connection):
-                        last = time.monotonic()
-                        yield result
+                    yield from self._results(connection)
             except RemoteError as error:
-                if time.monotonic() - last > _AWAITED:
+                if time.monotonic() - self._answered > _AWAITED:
                     raise RemoteError(f"{error}; what no worker has begun is not done any more") from None
                 time.sleep(_POLL)
 
@@ -276,8 +280,9 @@ class QueueRunner:
             if time.monotonic() - noted > _LONELY:
                 noted = time.monotonic()
                 connection.execute(_WAITS, (self._order.run,))
-            found = self._withdrawn() if self._stopped() else []
+            found = self._withdrawn(connection) if self._stopped() else []
             found += self._new(connection)
+            self._answered = time.monotonic()
             if not found and time.monotonic() - heard > _LONELY:
                 heard = time.monotonic()
                 found = self._lost(connection)
@@ -311,13 +316,15 @@ class QueueRunner:
             self._reported = True
             self._warn(f"no worker is at work on {self._queue.identity}; start one: policyctl worker")
 
-    def _withdrawn(self) -> list[EnvironmentResult]:
-        with self._queue.session() as connection, self._queue.engine() as app:
-            again = {job for (job,) in connection.execute(_BEGUN, ([*self._left.values()],)).fetchall()}
-            jobs = [one for one in self._left.items() if app.job_manager.cancel_job_by_id(one[1], delete_job=True)]
+    def _withdrawn(self, connection: Connection) -> list[EnvironmentResult]:
+        """What is not done any more: the jobs that no worker has begun, and without any worker alive those too that one had."""
+        rows = connection.execute(_WITHDRAW, ([*self._left.values()], _ALIVE)).fetchall()
+        begun = {job for job, attempts, status in rows if attempts or status == "doing"}
+        gone = {job for job, _, _ in rows}
         halfway = partial(EnvironmentResult, status="failed", code=Incomplete.exit_code, reason=STOPPED_HALFWAY)
         unbegun = partial(EnvironmentResult, status="not begun", reason="the run was stopped before it")
-        return [(halfway if job in again and self._order.command == "apply" else unbegun)(name) for name, job in jobs]
+        jobs = [(name, job) for name, job in self._left.items() if job in gone]
+        return [(halfway if job in begun and self._order.command == "apply" else unbegun)(name) for name, job in jobs]
 
     def progress(self) -> tuple[int, int]:
         return len(self._jobs) - len(self._left), len(self._jobs)

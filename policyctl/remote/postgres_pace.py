@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import LiteralString
@@ -16,7 +17,7 @@ from policyctl.remote.postgres_pool import Connection
 TABLE = """
 CREATE TABLE policyctl_host (
     origin text COLLATE "C" PRIMARY KEY,
-    next timestamptz NOT NULL DEFAULT '-infinity', paused timestamptz NOT NULL DEFAULT '-infinity'
+    next timestamptz NOT NULL DEFAULT 'epoch', paused timestamptz NOT NULL DEFAULT 'epoch'
 );
 """
 # The clock is that of the database, the only one that all processes have in common.
@@ -32,6 +33,7 @@ ON CONFLICT (origin) DO UPDATE SET paused = greatest(host.paused, excluded.pause
 """
 _PAUSED = "SELECT extract(epoch FROM paused - clock_timestamp())::float8 FROM policyctl_host WHERE origin = %(origin)s"
 _TAKEN = 10  # slots at a time, at most, and no more than those of a second
+_AWAY = 10.0  # seconds for which a database that did not answer is not asked
 _HEARD = 1.0  # seconds between two looks for a pause that another process was asked for
 
 
@@ -42,6 +44,7 @@ class PaceTable:
         self._connect = connect
         self._lock = threading.Lock()
         self._connection: Connection | None = None
+        self._away_until = 0.0
 
     def take(self, origin: Origin, seconds: float) -> float | None:
         """Take so many seconds of a host's time. Returns in how many seconds they begin; None if that is not known."""
@@ -63,11 +66,15 @@ class PaceTable:
     def _ask(self, statement: LiteralString, origin: Origin, seconds: float = 0.0) -> float | None:
         values = {"origin": str(origin), "seconds": seconds}
         with self._lock, suppress(psycopg.Error):
+            if time.monotonic() < self._away_until:
+                return None
+            self._away_until = time.monotonic() + _AWAY  # unless it answers
             if self._connection is None or self._connection.closed:
                 self._connection = self._connect()
             cursor = self._connection.execute(statement, values)
             row = cursor.fetchone() if cursor.description else None
-            return None if row is None or row[0] in (None, float("-inf")) else float(row[0])
+            self._away_until = 0.0
+            return None if row is None else float(row[0])
         return None
 
 

@@ -52,7 +52,7 @@ SILENCE = 12.0
 _NETWORK = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 8000}
 
 
-class _Listening(psycopg.Connection[tuple[Any, ...]]):
+class ListeningConnection(psycopg.Connection[tuple[Any, ...]]):
     """A connection that is closed once the server was silent for too long. Raises OperationalError then."""
 
     is_limited = True
@@ -89,7 +89,7 @@ def _heard(steps: PQGen[Found], patience: float) -> PQGen[Found]:
 @contextmanager
 def without_limit(connection: Connection) -> Iterator[None]:
     """Wait for statements on this connection for as long as they take."""
-    assert isinstance(connection, _Listening)  # noqa: S101 - all of a pool are
+    assert isinstance(connection, ListeningConnection)  # noqa: S101 - all of a pool are
     connection.is_limited = False
     try:
         yield
@@ -192,7 +192,7 @@ def explain(error: psycopg.Error) -> str:
 
 
 def _connect(url: str, identity: str, *, writable: bool) -> Connection:
-    found = _Listening.connect(conninfo(url), autocommit=True)
+    found = ListeningConnection.connect(conninfo(url), autocommit=True)
     try:
         _set_up(found, identity, writable=writable)
     except BaseException:

@@ -46,6 +46,9 @@ class Heals(NamedTuple):
         return Heals() if now - self.at > _LATER * interval else self
 
 
+OTHER_FILES = "other files"  # the fingerprint of a look that was not made, since they were in use by then
+
+
 class Look(NamedTuple):
     """What a look at an environment found: the result of its plan, who moved each change, by name, and what kind of problem
     there is, if any. `fingerprint` is that of the files that it was compared with (see `Watched`), `rows` a hash of the
@@ -146,13 +149,13 @@ def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decisio
         return Decision(False, held)
     if not (writing := writing_at(settings.windows, situation.now)).allowed:
         return Decision(False, f"a time to write: {writing.why}", writing.until)
-    # What the remote moved is put back to what was approved when it was merged.
-    if settings.approved and "git" in look.sides and (why_not := situation.unapproved(look)):
-        return Decision(False, why_not)
     # What is live may be what the newest files want, applied by others.
     if "remote" in look.sides and (why_not := situation.outdated()):
         return Decision(False, why_not)
     # Half a revision would remove what no commit removes.
     if why_not := situation.uncommitted():
+        return Decision(False, why_not)
+    # Last, since this uses an approval. What the remote moved is put back to what was approved when it was merged.
+    if settings.approved and "git" in look.sides and (why_not := situation.unapproved(look)):
         return Decision(False, why_not)
     return Decision(True)

@@ -45,13 +45,11 @@ class WatchLoop:
         self._environments: Mapping[str, Watched] = {}
         self._running: dict[Future[EnvironmentVisit], str] = {}
         self._seen: set[str] = set()
-        self._held: set[str] = set()  # environments whose settings are held back until they are approved
+        self._held: dict[str, str] = {}  # whose settings wait for approval, and the revision that was asked about last
         self._fetching: Future[str] | None = None
         self._poll_at = self._read_at = 0.0
-        self._hinted: Future[None] = Future()
-        self._stopped: Future[None] = Future()
-        self._waves = Waves({})
-        self._once = False
+        self._hinted, self._stopped = Future[None](), Future[None]()
+        self._waves, self._once = Waves({}), False
         self.turned_at = self.clock.seconds()
 
     def stop(self, _signal: int = 0) -> None:
@@ -72,17 +70,24 @@ class WatchLoop:
         source cannot be used."""
         self._once = once
         with ThreadPoolExecutor(self.parallelism + 1) as self._pool:
-            while not self.board.stopping:
-                seconds = self._turn(once=once)
-                if once and not self._busy:
-                    if self._is_seen():
-                        break
-                    seconds = 0.0
-                self.clock.pause(self._awaited, seconds, self._stopped, self._hinted)
-            while self._running:
-                wait(self._running, timeout=_TURN_SECONDS)
-                self._finish()
-                self._turned(self.clock.seconds())
+            try:
+                self._run()
+            except BaseException:
+                self.stop()  # what cannot be noted any more must not be done
+                raise
+
+    def _run(self) -> None:
+        while not self.board.stopping:
+            seconds = self._turn(once=self._once)
+            if self._once and not self._busy:
+                if self._is_seen():
+                    break
+                seconds = 0.0
+            self.clock.pause(self._awaited, seconds, self._stopped, self._hinted)
+        while self._running:
+            wait(self._running, timeout=_TURN_SECONDS)
+            self._finish()
+            self._turned(self.clock.seconds())
 
     def _is_seen(self) -> bool:
         """Whether every environment was looked at. If not, those of the next wave are due."""
@@ -171,9 +176,8 @@ class WatchLoop:
         except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
             self._source_failed(text_of(error))
             return
-        as_written = found
-        found = {name: one._replace(settings=self.memory.held(name, one.settings)) for name, one in found.items()}
-        self._held = {name for name, one in found.items() if one.settings != as_written[name].settings}
+        written, found = found, {n: one._replace(settings=self.memory.held(n, one.settings)) for n, one in found.items()}
+        self._held = {n: self._held.get(n, "") for n, one in found.items() if one.settings != written[n].settings}
         before, self._environments = self._environments, found
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
@@ -207,8 +211,9 @@ class WatchLoop:
             hold = self.holds.before_look(name, own.origin, now, credentials)
             if hold is None:
                 situation = self._situation(name, now)
-                known = self.board.of(name)
-                calm = known is not None and known.state is State.IN_SYNC and name not in self._held
+                known, asked = self.board.of(name), self._held.get(name, self.revision)
+                calm = (known is None or known.state is State.IN_SYNC) and asked == self.revision
+                self._held |= {name: self.revision} if name in self._held else {}
                 self._running[self._pool.submit(self._visit, name, own, situation, calm)] = name
             else:
                 self._leave(name, hold, self.schedule.again(name, now, hold.seconds))
@@ -259,6 +264,7 @@ class WatchLoop:
         if look.fingerprint not in ("", own.fingerprint):  # of files that are not in use any more
             if visit.in_sync:
                 self.memory.set_synced(name, Synced("", "", look.base, self.memory.synced(name).access))
+            self._seen.discard(name)
             self.schedule.again(name, now, 0.0)
             self._report(visit)
             return
@@ -294,7 +300,7 @@ class WatchLoop:
         done = visit.applied is not None and not visit.applied.failed
         in_sync = visit.in_sync and not done
         if visit.released and name in self._held:
-            self._held.discard(name)
+            del self._held[name]
             self.memory.release(name)
             own = self._environments[name]
             self._environments = {**self._environments, name: own._replace(settings=own.settings._replace(approved=False))}

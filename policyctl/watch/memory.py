@@ -25,6 +25,7 @@ FILE = "watch.jsonl"
 FORMAT = "policyctl/watch"
 VERSION = 1
 _MAX_BYTES = 256 << 20
+_HELD = ("approved", "access")  # of an environment that is gone
 _SPARE = 1000  # lines beyond those that are needed, before the file is written anew
 
 
@@ -133,10 +134,12 @@ class Memory:
             self._add({"environment": name, "heals": heals.times, "healed_at": heals.at})
 
     def held(self, name: str, settings: WatchSettings) -> WatchSettings:
-        """The settings of an environment: once its plans need approvals, they do until settings without that are approved. A
-        commit does not decide that by itself."""
-        if settings.approved and not self._approved(name):
+        """The settings of an environment: once its plans need approvals, they do until settings without that are approved, and
+        so do those of one that comes later, or has another name. A commit does not decide that by itself."""
+        is_later = self._revision and name not in self._known and any(one.get("approved") for one in self._known.values())
+        if (settings.approved or is_later) and not self._approved(name):
             self._add({"environment": name, "approved": True})
+        self._known.setdefault(name, {})
         return settings._replace(approved=self._approved(name))
 
     def release(self, name: str) -> None:
@@ -157,9 +160,13 @@ class Memory:
             self._add({"environment": name, **synced._asdict()})
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget the environments that are not among these any more."""
-        if self._known.keys() - set(names):
-            self._known = {name: one for name, one in self._known.items() if name in names}
+        """Forget the environments that are not among these any more, but for what holds their settings back: they may come
+        back with others."""
+        gone = self._known.keys() - set(names)
+        held = {name: {key: one[key] for key in _HELD if one.get(key)} for name in gone if (one := self._known[name])}
+        held = {name: one for name, one in held.items() if one.get("approved")}
+        if any(self._known[name] != held.get(name) for name in gone):
+            self._known = {name: one for name, one in self._known.items() if name not in gone} | held
             self._rewrite()
 
     def _fold(self, line: Mapping[str, Any]) -> None:

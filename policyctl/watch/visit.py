@@ -26,6 +26,8 @@ def visit_environment(
     began = clock.seconds()
     look = _look(work, name, own, situation)
     try:
+        if not may_write():
+            situation = replace(situation, held="another look")
         # The look may have taken long, and a window have opened or closed meanwhile.
         decision = decide(look, own.settings, replace(situation, now=clock.now()))
     except Exception as error:  # noqa: BLE001 - a boundary: a service that answers oddly must not end the others
@@ -34,15 +36,15 @@ def visit_environment(
     applied = work.apply(name, look) if decision.apply and may_write() else None
     visit = EnvironmentVisit(look, decision, applied, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
-        return visit._replace(released=work.use_up(name, look))
+        return visit._replace(released=work.settle(name, look))
     return visit
 
 
 def _look(work: Work, name: str, own: Watched, situation: Situation) -> Look:
     """Look at an environment. Where plans need approvals, so does another way to the remote: nothing logs in before."""
     if situation.synced.access in ("", own.access):
-        return work.look(name, synced=situation.synced)
+        return work.look(name, own, synced=situation.synced)
     if own.settings.approved and (why := work.new_access(name, own)):
         failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
         return Look(failed, problem="refused", fingerprint=own.fingerprint)
-    return work.look(name, synced=Synced())  # what was in sync was another remote
+    return work.look(name, own, synced=Synced())  # what was in sync was another remote

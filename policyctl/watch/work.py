@@ -45,8 +45,9 @@ class Work(Protocol):
         """Use this revision for what begins from now on; its environments. Raises PolicyctlError when it cannot be used; then
         the one before stays in use."""
 
-    def look(self, name: str, *, synced: Synced) -> Look:
-        """Plan an environment, which was last seen in sync with these. Never raises; soon after a stop it fails."""
+    def look(self, name: str, own: Watched, *, synced: Synced) -> Look:
+        """Plan an environment, which was last seen in sync with these, if its remote is still reached in the same way. Never
+        raises; soon after a stop it fails."""
 
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
@@ -63,9 +64,9 @@ class Work(Protocol):
     def owes(self, name: str, /) -> bool:
         """Whether it could not be noted yet that what was approved for an environment is applied."""
 
-    def use_up(self, name: str, look: Look, /) -> bool:
-        """Note that what was approved for an environment is applied. Returns whether the settings of now were approved with it.
-        Never raises; what could not be noted is noted later, and nothing is approved until then."""
+    def settle(self, name: str, look: Look, /) -> bool:
+        """Note that an environment has what was approved for it. Returns whether the settings of now were approved with it.
+        Never raises; what could not be noted is noted later."""
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         """Apply the plan of a look, or nothing if it is another one by now. Never raises."""

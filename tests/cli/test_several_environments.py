@@ -274,7 +274,7 @@ def test_the_report_has_a_row_or_a_case_for_each_environment(fleet: Project, pol
     suite = ElementTree.parse(fleet.policies.parent / "junit.xml").getroot()
     assert {key: suite.get(key) for key in ("tests", "failures", "skipped")} == {"tests": "12", "failures": "1", "skipped": "1"}
     page = (fleet.policies.parent / "fleet.md").read_text()
-    assert "### policyctl: 1 of 12 environments failed; changes in 10 of 12 environments\n" in page
+    assert "### policyctl: 1 of 12 environments failed; changes in 10 of 12 environments; 1 suspended\n" in page
     added = "<b>add</b> <code>anygem</code> in <code>policies/anygem.yaml</code>"
     assert re.findall("<summary>(.*)</summary>", page) == [
         f"{added} · <code>t-a0</code>, <code>t-a2</code>, <code>t-a5</code> and 5 more",

@@ -94,7 +94,7 @@ class SimulatedWork:
     def wants(self, name: str) -> str:
         return self.used if self.concerns(name) else "one"
 
-    def look(self, name: str, *, synced: Synced) -> Look:
+    def look(self, name: str, _own: Watched, *, synced: Synced) -> Look:
         tenant = self.tenants[name]
         tenant.looked.append(self.clock.at)
         if tenant.suspended:
@@ -125,7 +125,7 @@ class SimulatedWork:
     def owes(self, _name: str) -> bool:
         return False
 
-    def use_up(self, _name: str, _look: Look) -> bool:
+    def settle(self, _name: str, _look: Look) -> bool:
         return False
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:

@@ -16,6 +16,7 @@ from policyctl.watch.decide import Look, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
+from policyctl.watch.work import Watched
 from tests.examples import examples
 from tests.watch.simulated import BEGIN, SimulatedClock, SimulatedWork, Simulation, Tenant
 
@@ -238,8 +239,8 @@ class Blocking(SimulatedWork):
         super().__init__(SimulatedClock(), tenants)
         self.blocked, self.released, self.applied = Event(), Event(), Event()
 
-    def look(self, name: str, *, synced: Synced) -> Look:
-        found = super().look(name, synced=synced)
+    def look(self, name: str, own: Watched, *, synced: Synced) -> Look:
+        found = super().look(name, own, synced=synced)
         if name == "slow":
             self.blocked.set()
             assert self.released.wait(60)

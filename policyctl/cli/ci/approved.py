@@ -301,6 +301,6 @@ def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> s
         return why
     for merge, ours in found:
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, f"[this run]({forge.link})", access))
+            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access))
         console.say(f"noted as applied: pull request {merge.name}")
     return None
