@@ -105,6 +105,16 @@ def test_what_no_worker_began_is_withdrawn_when_the_run_is_stopped(queue: JobQue
     assert runner.progress() == (2, 2)
 
 
+def test_a_run_that_is_stopped_waits_for_no_worker_that_is_gone(queue: JobQueue) -> None:
+    """What such a worker had begun may be done in part, and so is reported."""
+    runner = QueueRunner(queue, Order("run", "apply", "", ""), lambda name: name, lambda: True)
+    runner.submit(["a", "b"])
+    with queue.session() as connection:
+        connection.execute("UPDATE procrastinate_jobs SET status = 'doing' WHERE queueing_lock = 'run b'")
+    found = {one.name: (one.status, one.code) for one in runner.work(lambda name: EnvironmentResult(name, "done"))}
+    assert found == {"a": ("not begun", 0), "b": ("failed", 5)}
+
+
 def test_what_a_run_left_in_the_queue_is_withdrawn_before_it_goes_on(queue: JobQueue) -> None:
     """It was killed: what it asked for may be another thing than what is shown when it goes on. Other runs keep their jobs."""
     for run in ("run", "run-2"):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyctl.errors import PolicyctlError
 from policyctl.load.windows import RetryWaits, WatchSettings, Window
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.watch.decide import Look, Synced
@@ -324,3 +325,18 @@ def test_when_an_environment_last_did_not_fail_is_known_over_restarts(tmp_path: 
         assert {one.state for one in found} == {State.FAILED}
         assert all(one.succeeded_at is not None and 230 <= (one.succeeded_at - BEGIN).total_seconds() <= 365 for one in found)
     assert {one.interval for one in after.environments() if one.next_look_at is not None} == {60}
+
+
+class Forgetful(Memory):
+    """One that cannot remember that an environment is in sync, as when its disk is full or its lead is lost."""
+
+    def set_synced(self, name: str, synced: Synced) -> None:
+        raise PolicyctlError("it cannot be written")
+
+
+def test_a_watch_that_cannot_note_what_it_does_stops_what_it_began() -> None:
+    sim = Simulation(tenants(3))
+    loop = WatchLoop(sim.work, Board(), Forgetful(None), 10.0, 1, sim.clock)
+    with pytest.raises(PolicyctlError, match="it cannot be written"):
+        loop.run()
+    assert sim.work.stopped
