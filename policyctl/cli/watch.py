@@ -160,7 +160,7 @@ def _run(
     work = work_of(outputs)
     work.known = [status.name for status in board.environments()]
     loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
-    if (keeper := work.keeper(loop.stop)) is not None:
+    if (keeper := work.keeper()) is not None:
         watchers.append(keeper)
     with closing(work), outputs.around(loop, once=once, console=printer.console), first_signal(loop.stop):
         loop.run(once=once)

@@ -118,7 +118,7 @@ def _forge(opened: Opened) -> Iterator[Forge | str]:
         yield environ
         return
     with open_forge(environ) as forge:
-        yield "there is no token" if forge is None else forge
+        yield "the token is missing" if forge is None else forge
 
 
 def environment_of(opened: Opened, environ: Mapping[str, str]) -> dict[str, str] | str:

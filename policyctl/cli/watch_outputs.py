@@ -96,7 +96,7 @@ class WatchIssue(IssueKeeper):
             raise RemoteError(environ)
         with open_forge(environ, seconds) as forge:
             if forge is None:
-                raise RemoteError("there is no token")
+                raise RemoteError("the token is missing")
             others = [one for one in forge.issues() if begins_with(one.body, what.marker)]
             if what.environments:
                 old, text = others.pop() if others else None, what.text(forge.longest)

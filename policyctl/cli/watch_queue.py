@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -77,16 +77,12 @@ def _following(given: OutputOptions, console: Console) -> Iterator[None]:
 class LeadKeeper(Watcher):
     """Ends a watch that does not lead any more."""
 
-    def __init__(self, state: LeaderState, stop: Callable[[], None]) -> None:
-        self._state, self._stop = state, stop
+    def __init__(self, state: LeaderState) -> None:
+        self._state = state
 
-    def turned(self, due: int, lag: float) -> None:  # noqa: ARG002 - of a watcher
-        """Raises PolicyctlError once the lead is lost."""
-        try:
-            self._state.check()
-        except PolicyctlError:
-            self._stop()
-            raise
+    def turned(self, _due: int, _lag: float) -> None:
+        """Raises PolicyctlError once the lead is lost, which ends the loop."""
+        self._state.check()
 
 
 class QueueWork(EnvironmentWork):
@@ -110,8 +106,8 @@ class QueueWork(EnvironmentWork):
         except PolicyctlError:  # which the keeper notices too
             return {}
 
-    def keeper(self, stop: Callable[[], None]) -> LeadKeeper:
-        return LeadKeeper(self._lead, stop)
+    def keeper(self) -> LeadKeeper:
+        return LeadKeeper(self._lead)
 
     def _files_of(self, opened: Opened) -> str:
         if self._files is None or self._files[0] is not opened:

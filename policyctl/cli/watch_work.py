@@ -105,8 +105,8 @@ class EnvironmentWork:
     def opened(self) -> Opened:
         return self.current[0]
 
-    def keeper(self, stop: Callable[[], None]) -> Watcher | None:  # noqa: ARG002 - of a watch among others
-        """What calls `stop` once this watch must not go on."""
+    def keeper(self) -> Watcher | None:
+        """What raises once this watch must not go on."""
         return None
 
     def fetch(self) -> str:

@@ -32,7 +32,7 @@ _POSTGRES_OPTIONS = frozenset(
     "service host hostaddr port dbname user sslmode sslrootcert sslcert sslkey sslcrl channel_binding gssencmode "
     "target_session_attrs load_balance_hosts application_name connect_timeout".split()
 )
-_POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # what whom to trust and the login rest on
+_POSTGRES_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # they decide which server is trusted, and the login
 _PASSWORDS = frozenset({"password", "sslpassword", "passfile", "oauth_client_secret"})
 # IBM's CLI treats URLs with these beginnings as the Developer Edition, case-sensitively.
 _LOCAL = ("http://localhost", "http://127.0.0.1", "http://[::1]", "http://0.0.0.0", "http://host.docker.internal")

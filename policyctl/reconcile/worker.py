@@ -99,7 +99,7 @@ class Worker:
             (result, idle), run = self._handle(name, order), order.run
             if again and result.code == StalePlan.exit_code:
                 result = replace(result, code=Incomplete.exit_code, reason=STOPPED_HALFWAY)
-        except Interrupted:
+        except (Interrupted, RemoteError):  # of the queue itself: `handle` returns those of remotes
             raise
         except PolicyctlError as error:
             result, idle = EnvironmentResult(name, "failed", error.exit_code, str(error)), None

@@ -18,7 +18,7 @@ BUSY = 4  # cores that two workers, wrk and the upstream keep busy
 
 
 class Workload(NamedTuple):
-    """What is asked: on how many connections at once, of which model, for a stream or not, and as whom. It takes so many
+    """What is asked: on how many connections at once, of which model, for a stream or not, and with which key. It takes so many
     seconds at least that most answers that have begun end."""
 
     name: str

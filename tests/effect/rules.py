@@ -103,7 +103,7 @@ NOT_WHOLE: dict[str, tuple[Any, int | None]] = {
     "no mode": ({"strategy": {}, "targets": [LEAF]}, 400),
     "another spelling": ({"strategy": {"mode": "Fallback"}, "targets": [LEAF]}, 400),
     "an unknown mode": ({"strategy": {"mode": "fastest"}, "targets": [LEAF]}, 400),
-    "a mode that is no text": ({"strategy": {"mode": ["single"]}, "targets": [LEAF]}, 400),
+    "a mode that is not text": ({"strategy": {"mode": ["single"]}, "targets": [LEAF]}, 400),
     "codes null": ({"strategy": {"mode": "fallback", "on_status_codes": None}, "targets": [LEAF]}, 400),
     "codes as texts": ({"strategy": {"mode": "fallback", "on_status_codes": ["500"]}, "targets": [LEAF]}, 400),
     "codes as one number": ({"strategy": {"mode": "fallback", "on_status_codes": 500}, "targets": [LEAF]}, 400),

@@ -124,7 +124,7 @@ def test_what_a_run_left_in_the_queue_is_withdrawn_before_it_goes_on(queue: JobQ
         done = "INSERT INTO policyctl_result (run, environment, result) VALUES ('run', 'c', '{}')"
         connection.execute(done)
         doing = "UPDATE procrastinate_jobs SET status = 'doing' WHERE queueing_lock = 'run b'"
-        connection.execute(doing)  # by a worker that is gone; there is no other one
+        connection.execute(doing)  # by a worker that is gone, the only one
         queue.withdraw("run", said.append)
         assert [one for (one,) in connection.execute("SELECT queueing_lock FROM procrastinate_jobs ORDER BY id")] == [
             "run-2 a",

@@ -181,7 +181,7 @@ def test_a_watch_fetches_the_branch_by_itself(
 
 @pytest.fixture
 def private() -> Iterator[Any]:
-    """A host of repositories that answers nobody, and keeps what it was asked."""
+    """A host of repositories that refuses every request, and keeps what it was asked."""
 
     def answer(_: Seen) -> Reply:
         return Reply(401, {}, {"WWW-Authenticate": 'Basic realm="x"'})
