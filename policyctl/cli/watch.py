@@ -29,7 +29,7 @@ from policyctl.remote.lock import LockWait, apply_lock
 from policyctl.report.format import escape
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFiles, StateFolder
-from policyctl.watch.status import Board, SourceStatus, State, Transition, Watcher, advice
+from policyctl.watch.status import SETTLED, Board, SourceStatus, State, Transition, Watcher, advice
 
 if TYPE_CHECKING:
     from policyctl.cli.watch_queue import Lead
@@ -221,7 +221,7 @@ def _exit_code(board: Board, *, detailed: bool) -> int:
         return PolicyctlError.exit_code
     if State.REFUSED in states:
         return Refused.exit_code
-    return 2 if detailed and states - {State.IN_SYNC, State.SUSPENDED} else 0
+    return 2 if detailed and states.difference(SETTLED) else 0
 
 
 class TextLines(Watcher):

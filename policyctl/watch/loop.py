@@ -13,18 +13,14 @@ from typing import Any
 
 from policyctl.errors import PolicyctlError
 from policyctl.watch.decide import Heals, Situation, Synced, state_of
-from policyctl.watch.holds import Hold, Holds
 from policyctl.watch.memory import Memory
-from policyctl.watch.schedule import LookSchedule
-from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State, Watcher
-from policyctl.watch.visit import visit_environment
-from policyctl.watch.waves import Waves
-from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work, text_of
+from policyctl.watch.schedule import Hold, Holds, LookSchedule, Waves
+from policyctl.watch.status import SETTLED, Board, EnvironmentStatus, SourceStatus, State, Watcher
+from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work, text_of, visit_environment
 
 _SPREAD = 0.03  # seconds for each environment that is looked at because of a new revision, so that they do not come at once
 _HINT_SECONDS = 5.0  # the shortest time between two reads of the source, however many hints there are
 _TURN_SECONDS = 5.0  # the longest time between two turns of the loop, which `/livez` looks at
-_DONE = (State.IN_SYNC, State.SUSPENDED)
 
 
 @dataclass
@@ -188,7 +184,7 @@ class WatchLoop:
         self.board.source = SourceStatus(revision, self.clock.now())
         self.board.keep(frozenset(found))
         self.holds.begin(found)
-        late = {name for name in found if (known := self.board.of(name)) is None or known.state not in _DONE}
+        late = {name for name in found if (known := self.board.of(name)) is None or known.state not in SETTLED}
         self._waves = Waves({name: found[name] for name in found if name in late or name in {*affected}})
         self._show_source()
         running = frozenset(self._running.values())

@@ -23,6 +23,7 @@ class State(StrEnum):
     SUSPENDED = "suspended"
 
 
+SETTLED = (State.IN_SYNC, State.SUSPENDED)
 FAILING = (State.FAILED, State.REFUSED)
 
 

@@ -1,17 +1,18 @@
-"""What a watch needs of the rest of policyctl: reading a source, looking at environments, applying their plans."""
+"""One look at an environment and what follows from it, and what that needs of the rest of policyctl."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from policyctl.errors import PolicyctlError
+from policyctl.errors import PolicyctlError, StalePlan
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Decision, Look, Synced
+from policyctl.watch.decide import Decision, Look, Situation, Synced, decide
 
 
 class Watched(NamedTuple):
@@ -122,3 +123,42 @@ class EnvironmentVisit(NamedTuple):
 def text_of(error: Exception) -> str:
     """A failure in words; what is not a PolicyctlError is a bug."""
     return str(error) if isinstance(error, PolicyctlError) else f"a bug in policyctl: {type(error).__name__}: {error}"
+
+
+def visit_environment(
+    work: Work,
+    clock: Clock,
+    name: str,
+    own: Watched,
+    situation: Situation,
+    may_write: Callable[[], bool],
+    *,
+    calm: bool,
+) -> EnvironmentVisit:
+    """Look at an environment, and apply its plan if its settings, the `situation` and `may_write` allow that. `calm` is whether
+    it was in sync when it was last looked at. Never raises."""
+    began = clock.seconds()
+    look = _look(work, name, own, situation)
+    try:
+        if not may_write():
+            situation = replace(situation, held="another look")
+        # The look may have taken long, and a window have opened or closed meanwhile.
+        decision = decide(look, own.settings, replace(situation, now=clock.now()))
+    except Exception as error:  # noqa: BLE001 - a boundary: a service that answers oddly must not end the others
+        decision = Decision(False, f"an approval, which cannot be read: {text_of(error)}")
+    looked = clock.seconds()
+    applied = work.apply(name, look) if decision.apply and may_write() else None
+    visit = EnvironmentVisit(look, decision, applied, looked - began, clock.seconds() - looked)
+    if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
+        return visit._replace(released=work.settle(name, look))
+    return visit
+
+
+def _look(work: Work, name: str, own: Watched, situation: Situation) -> Look:
+    """Look at an environment. Where plans need approvals, so does another way to the remote: nothing logs in before."""
+    if situation.synced.access in ("", own.access):
+        return work.look(name, own, synced=situation.synced)
+    if own.settings.approved and (why := work.new_access(name, own)):
+        failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
+        return Look(failed, problem="refused", fingerprint=own.fingerprint)
+    return work.look(name, own, synced=Synced())  # what was in sync was another remote

@@ -15,10 +15,9 @@ from policyctl.load.windows import WatchSettings
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.watch.decide import Look, Synced
-from policyctl.watch.holds import Holds
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFolder
-from policyctl.watch.schedule import LookSchedule
+from policyctl.watch.schedule import Holds, LookSchedule
 from policyctl.watch.status import Board, SourceStatus, Transition, Watcher
 from policyctl.watch.work import Clock, CredentialsMark, Watched
 
