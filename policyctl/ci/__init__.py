@@ -37,6 +37,17 @@ def open_forge(environ: Mapping[str, str], seconds: float | None = None) -> Iter
         service.close()
 
 
+def service_of(environ: Mapping[str, str]) -> dict[str, str] | str:
+    """The variables by which a watch, outside a workflow, asks the service that a token is for, or which one is missing."""
+    events = ("CI_MERGE_REQUEST_", "GITHUB_EVENT_", "GITHUB_ACTIONS", "GITLAB_CI")
+    plain = {key: one for key, one in environ.items() if not key.startswith(events)}
+    if environ.get("GITHUB_TOKEN"):
+        return plain | {"GITHUB_ACTIONS": "true"} if environ.get("GITHUB_REPOSITORY") else "set GITHUB_REPOSITORY (owner/name)"
+    if environ.get("GITLAB_TOKEN"):
+        return plain | {"GITLAB_CI": "true"} if environ.get("CI_PROJECT_ID") else "set CI_PROJECT_ID"
+    return "set GITHUB_TOKEN and GITHUB_REPOSITORY, or GITLAB_TOKEN and CI_PROJECT_ID"
+
+
 class RunOrigin(NamedTuple):
     """What a CI service names of a run: the repository, the branch, the commit and the pull request; empty if it does not."""
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from policyctl.cli.apply_options import AwaitedGateways, outside_windows, with_gateways, with_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.gateways import AwaitedGateways, with_gateways
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_options
@@ -21,7 +21,6 @@ from policyctl.cli.queue import with_queue
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
-from policyctl.cli.windows import outside_windows, with_windows
 from policyctl.errors import Refused, StalePlan, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from policyctl.cli.apply_options import outside_windows
 from policyctl.cli.console import first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
@@ -15,7 +16,6 @@ from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
-from policyctl.cli.windows import outside_windows
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
 from policyctl.load.atomic import read_bounded, state_folder
 from policyctl.load.environment import listed_names

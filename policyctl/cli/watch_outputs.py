@@ -87,9 +87,8 @@ class WatchIssue(IssueKeeper):
         return IssueList(self._marker, self._title, found, complete) if found or complete else None
 
     def keep(self, what: IssueList, seconds: float) -> None:
-        from policyctl.ci import open_forge
+        from policyctl.ci import open_forge, service_of
         from policyctl.ci.comments import begins_with
-        from policyctl.cli.watch_approvals import service_of
 
         environ = service_of(os.environ)
         if isinstance(environ, str):

@@ -18,8 +18,7 @@ from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
-from policyctl.cli.watch_approvals import UsedApprovals, unapproved_access
-from policyctl.cli.watch_look import LookedPlan, RowsOnce, base_of, looked, moved_by, side_of
+from policyctl.cli.watch_look import LookedPlan, RowsOnce, UsedApprovals, base_of, looked, moved_by, side_of, unapproved_access
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
 from policyctl.load.environment import Config, Environment

@@ -1,0 +1,187 @@
+"""What only apply has: a reason to write in a deny window, and gateways to wait for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from policyctl.cli.options import NumberRange, Options
+from policyctl.cli.selection import Overrides
+from policyctl.errors import Incomplete, Refused, RemoteError, UsageError
+from policyctl.load.environment import Environment
+from policyctl.load.urls import http_url_error
+from policyctl.load.windows import writing_by_hand
+from policyctl.plan.settings import Override
+from policyctl.policy.document import revision_of
+from policyctl.policy.findings import listed
+from policyctl.reconcile.apply import ApplySettings
+from policyctl.reconcile.observe import observe
+
+if TYPE_CHECKING:
+    from policyctl.cli.session import Session
+    from policyctl.plan.plan import Plan
+    from policyctl.remote.http import HttpClient
+
+_BETWEEN = 0.25  # seconds between two looks
+
+
+def with_windows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --outside-window, in its `overrides`."""
+
+    @click.option(
+        "--outside-window",
+        "outside",
+        metavar="REASON",
+        help="Apply although a deny window is open (see watch.windows); the audit has the reason.",
+    )
+    @wraps(function)
+    def wrapper(*args: Any, outside: str | None, overrides: Overrides, **more: Any) -> Any:
+        if outside is not None and not outside.strip():
+            raise UsageError("--outside-window needs a reason, which the audit keeps")
+        overrides.outside = outside or ""
+        return function(*args, overrides=overrides, **more)
+
+    return wrapper
+
+
+def outside_windows(environment: Environment, settings: ApplySettings, reason: str) -> ApplySettings:
+    """The settings of an apply by a person, whose audit has the `reason` if a deny window is open.
+
+    Raises Refused in such a window without a reason, PolicyctlError if windows cannot be judged.
+    """
+    writing = writing_by_hand(environment.watch.windows, datetime.now(UTC))
+    if writing.allowed:
+        return settings
+    if not reason:
+        remedy = "wait, or give a reason with --outside-window REASON"
+        raise Refused(f"nothing was written to {environment.name}: {writing.why}; {remedy}")
+    override = Override("--outside-window", "", reason)
+    return replace(settings, audit=settings.audit and replace(settings.audit, overrides=(override,)))
+
+
+def _addresses(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    found = tuple(one.strip().rstrip("/") for one in (text or "").split(",") if one.strip())
+    for url in found:
+        if complaint := http_url_error(url):
+            raise click.BadParameter(f"{url} {complaint}")
+    if text is not None and not found:
+        raise click.BadParameter("name at least one gateway: http://127.0.0.1:4400")
+    return found
+
+
+def with_gateways(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give apply --wait-gateways, as its argument `gateways`. Decorate the function itself with it.
+
+    Raises UsageError with several environments.
+    """
+
+    @click.option(
+        "--wait-gateways",
+        "gateways",
+        callback=_addresses,
+        metavar="URL,…",
+        help="Once all is applied, wait until each of these gateways (policyctl gateway --remote) runs it.",
+    )
+    @click.option(
+        "--wait-seconds",
+        "seconds",
+        type=NumberRange(min=0),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the gateways.",
+    )
+    @wraps(function)
+    def wrapper(options: Options, *args: Any, gateways: tuple[str, ...], seconds: float, **given: Any) -> Any:
+        if gateways and (given["chosen"].several or given["resume"]):
+            raise UsageError("--wait-gateways is for one environment: a gateway runs the policies of one remote")
+        return function(options, *args, gateways=AwaitedGateways(gateways, seconds), **given)
+
+    return wrapper
+
+
+class AwaitedGateways(NamedTuple):
+    """The gateways to wait for, and for how long."""
+
+    urls: tuple[str, ...] = ()
+    seconds: float = 0
+
+    def after(self, code: int, session: Session, plan: Plan) -> int:
+        """The exit code of an apply: if that is 0, once each runs what is live on the remote of a session now that a plan was
+        applied there. Raises Incomplete if one does not in time."""
+        if not self.urls or code:
+            return code
+        with session.whole.reader() as reader:
+            observed = observe(reader)
+        normals = ({name: one.normal for name, one in found.items()} for found in (observed.policies, observed.models))
+        changed = frozenset(change.name for change in plan.changes if change.kind == "model")
+        _wait_for(self.urls, Wanted(revision_of(*normals), changed), self.seconds)
+        return code
+
+
+class Wanted(NamedTuple):
+    """What gateways are to run: the revision of a remote, and the models that were changed there."""
+
+    revision: str
+    models: frozenset[str] = frozenset()
+
+
+class GatewayState(NamedTuple):
+    """What a gateway reports: the revision that it runs, why it refused a newer one, and which models files of its own have
+    called in another way; or why it cannot be asked."""
+
+    revision: str = ""
+    refused: str = ""
+    problem: str = ""
+    own: frozenset[str] = frozenset()
+
+    def why_not(self, wanted: Wanted) -> str:
+        """Why it does not run what is wanted; empty if it does."""
+        if self.problem:
+            return self.problem
+        if self.revision == wanted.revision:
+            own = sorted(self.own & wanted.models)
+            return f"calls {listed(own)} as files in its own directory have it; update these" if own else ""
+        return f"runs {self.revision}" + (f", because it refused what is newer: {self.refused}" if self.refused else "")
+
+
+def _wait_for(gateways: Sequence[str], wanted: Wanted, seconds: float) -> None:
+    """Wait until every gateway runs what is wanted. Raises Incomplete, with each that does not and why, once time is over."""
+    from policyctl.remote.http import HttpClient
+    from policyctl.remote.protocol import Backoff
+    from policyctl.remote.redaction import Redactor
+
+    end, left = time.monotonic() + seconds, list(gateways)
+    with closing(HttpClient(Redactor(), patience=Backoff(tries=1))) as client:
+        while left:
+            states = {url: _state_of(url, client) for url in left}
+            left = [url for url in left if states[url].why_not(wanted)]
+            if left and time.monotonic() >= end:
+                shown = "; ".join(f"{url} {states[url].why_not(wanted)}" for url in left)
+                runs = f"runs {wanted.revision} after {seconds:g} s"
+                raise Incomplete(f"everything is applied, but not every gateway {runs}: {shown}")
+            if left:
+                time.sleep(_BETWEEN)
+
+
+def _state_of(url: str, client: HttpClient) -> GatewayState:
+    """What the gateway at a URL reports."""
+    from policyctl.remote.http import Request
+
+    try:
+        answer = client.send(Request("GET", f"{url}/readyz"))
+    except RemoteError as error:
+        return GatewayState(problem=f"cannot be asked: {error}")
+    found = answer.content
+    if not answer.good or not isinstance(found, dict) or not isinstance(found.get("revision"), str):
+        return GatewayState(problem="does not answer as a gateway; check the address")
+    own = found.get("own_models")
+    names = frozenset(map(str, own)) if isinstance(own, list) else frozenset()
+    return GatewayState(found["revision"], str(found.get("refused") or ""), own=names)
