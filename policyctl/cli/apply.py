@@ -39,7 +39,7 @@ from policyctl.report.plan_text import plan_text, problems_text
 
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
-    from policyctl.reconcile.audit_record import AuditRecord
+    from policyctl.reconcile.audit import AuditRecord
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 

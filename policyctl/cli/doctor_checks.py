@@ -20,7 +20,7 @@ from policyctl.cli.session import Session, open_config, session_of
 from policyctl.errors import InvalidInput, errors_in
 from policyctl.load.environment import Config, listed_names
 from policyctl.load.urls import Origin, is_http, is_loopback, origin
-from policyctl.reconcile.audit_record import audit_record
+from policyctl.reconcile.audit import audit_record
 from policyctl.reconcile.observe import observe
 from policyctl.remote.open import open_sender
 from policyctl.remote.protocol import Backoff, Reader

@@ -28,7 +28,7 @@ from policyctl.report.drift import drift_data, drift_json, drift_markdown, drift
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
-    from policyctl.reconcile.audit_record import AuditRecord
+    from policyctl.reconcile.audit import AuditRecord
 
 EPILOG = """\b
 Example:

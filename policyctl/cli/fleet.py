@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
     from policyctl.load.referred import Held
-    from policyctl.reconcile.audit_record import AuditRecord
+    from policyctl.reconcile.audit import AuditRecord
 
 _LONGEST_REASON = 500
 # A fleet, the command, the id of its run, the digests that may be applied, and whether to stop → where the work is done.

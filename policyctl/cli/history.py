@@ -19,7 +19,7 @@ from policyctl.report.format import Style, count, escape, json_text
 from policyctl.report.outcomes import history_json, history_text
 
 if TYPE_CHECKING:
-    from policyctl.reconcile.audit_record import AuditRecord
+    from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.fleet import Run
 
 AUDIT_VARIABLE = "POLICYCTL_AUDIT"
@@ -34,7 +34,7 @@ def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 def _record(_: click.Context, __: click.Parameter, text: str | None) -> AuditRecord | None:
     if text is None:
         return None
-    from policyctl.reconcile.audit_record import audit_record
+    from policyctl.reconcile.audit import audit_record
 
     return audit_record(text)
 

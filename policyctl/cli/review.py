@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.directory import Loaded
     from policyctl.load.past import PastDirectory
-    from policyctl.reconcile.audit_record import AuditRecord
+    from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.drift import Spell
     from policyctl.remote.protocol import Reader
 

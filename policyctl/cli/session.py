@@ -32,7 +32,7 @@ from policyctl.rules import Chosen
 if TYPE_CHECKING:
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.past import PastDirectory
-    from policyctl.reconcile.audit_record import AuditRecord
+    from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.drift import Evidence
 
 

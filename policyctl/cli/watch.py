@@ -25,7 +25,7 @@ from policyctl.errors import PolicyctlError, Refused, UsageError
 from policyctl.load.atomic import make_state_folder, state_folder
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.windows import seconds_of
-from policyctl.remote.lock import LockWait, apply_lock
+from policyctl.remote.sqlite import LockWait, apply_lock
 from policyctl.report.format import escape
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFiles, StateFolder

@@ -22,8 +22,7 @@ from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.reconcile.audit import person
 from policyctl.reconcile.queue import JobQueue, Order, QueueRunner
-from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
-from policyctl.remote.postgres_state import LeaderState
+from policyctl.remote.postgres_shared import LeaderState, PaceTable, SharedHostPace
 from policyctl.watch.decide import Look
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.metrics import WatchMetrics

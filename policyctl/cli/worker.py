@@ -35,8 +35,7 @@ from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.queue import JobQueue, Order
 from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.open import shared_hosts
-from policyctl.remote.postgres_lock import Interrupted, remote_lock
-from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
+from policyctl.remote.postgres_shared import Interrupted, PaceTable, SharedHostPace, remote_lock
 from policyctl.report.format import count, escape
 
 EPILOG = """\b

@@ -34,9 +34,9 @@ from policyctl.reconcile.models import test_models
 from policyctl.reconcile.observe import look_up
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
 from policyctl.reconcile.verify import WAITS, Witnesses, verify
-from policyctl.remote.lock import LockWait
 from policyctl.remote.open import Access, apply_lock_for, open_writer, require_writable
 from policyctl.remote.protocol import Backoff, Writer
+from policyctl.remote.sqlite import LockWait
 from policyctl.report.format import count
 
 TRIES = 3  # of one write, when its answer is lost

@@ -20,7 +20,7 @@ from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest
 from policyctl.policy.names import bare_name, canonical, short_model
-from policyctl.reconcile.audit_record import AuditRecord
+from policyctl.reconcile.audit import AuditRecord
 
 Spell = Callable[[Policy], Policy]
 _EDITED = {"both": "was edited", "unknown": "may have been edited"}

@@ -21,7 +21,7 @@ from policyctl.errors import PolicyctlError, Refused, UsageError
 from policyctl.load.atomic import make_folder, make_state_folder, raise_if_led_out
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
 from policyctl.plan.plan import Selection
-from policyctl.reconcile.audit_record import LineFile
+from policyctl.reconcile.audit import LineFile
 
 Task = Callable[[str], EnvironmentResult]
 RUNS = "runs"

@@ -24,9 +24,8 @@ from policyctl.load.urls import postgres_identity
 from policyctl.plan.fleet import EnvironmentResult, read_result
 from policyctl.plan.settings import Override
 from policyctl.reconcile.fleet import Task
-from policyctl.remote.postgres_pace import TABLE as PACES
 from policyctl.remote.postgres_pool import Connection, ListeningConnection, conninfo, explain, without_limit
-from policyctl.remote.postgres_state import TABLE as STATES
+from policyctl.remote.postgres_shared import HOST_TABLE, STATE_TABLE
 from policyctl.report.format import count
 
 SCHEMA = "policyctl_queue"
@@ -48,8 +47,8 @@ _STEPS: tuple[LiteralString, ...] = (
         at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (run, environment)
     );
     """,
-    PACES
-    + STATES
+    HOST_TABLE
+    + STATE_TABLE
     + """
     CREATE TABLE policyctl_run (run text COLLATE "C" PRIMARY KEY, at timestamptz NOT NULL);
     """,

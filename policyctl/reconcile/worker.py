@@ -15,7 +15,7 @@ import procrastinate
 from policyctl.errors import Incomplete, PolicyctlError, RemoteError, StalePlan
 from policyctl.plan.fleet import EnvironmentResult, write_result
 from policyctl.reconcile.queue import QUEUE, STOPPED_HALFWAY, SWEEP_QUEUE, TASK, JobQueue, Order, read_order
-from policyctl.remote.postgres_lock import Interrupted
+from policyctl.remote.postgres_shared import Interrupted
 
 _SWEEP = "policyctl.sweep"
 _TRIES = 100  # of a job whose worker was stopped, or lost the database

@@ -24,8 +24,7 @@ from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import is_loopback, origin
-from policyctl.remote.deadline import Deadline
-from policyctl.remote.hosts import HostPace, Hosts, exchange
+from policyctl.remote.hosts import Deadline, HostPace, Hosts, exchange
 from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
 from policyctl.remote.responses import (

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from policyctl.load.settings_file import AuthFile
     from policyctl.load.urls import Origin
     from policyctl.remote.hosts import HostPace, Hosts
-    from policyctl.remote.lock import LockWait
     from policyctl.remote.orchestrate import Sender
     from policyctl.remote.redaction import Redactor
+    from policyctl.remote.sqlite import LockWait
     from policyctl.remote.store import Store
 
 
@@ -134,7 +134,7 @@ def apply_lock_for(url: str, command: str, waiting: LockWait, status: Callable[[
     """Hold the lock of an embedded remote; other remotes have none. See `apply_lock`."""
     if is_http(url) or is_postgres(url):
         return nullcontext()
-    from policyctl.remote.lock import apply_lock
+    from policyctl.remote.sqlite import apply_lock
 
     return apply_lock(sqlite_path(url), command, waiting, status)
 

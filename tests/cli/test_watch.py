@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 
 from policyctl.cli.watch_work import EnvironmentWork
-from policyctl.reconcile.audit_record import AuditFile
+from policyctl.reconcile.audit import AuditFile
 from policyctl.report import schema_text
 from policyctl.watch.memory import FILE
 from policyctl.watch.notify import FILE as SPOOL_FILE

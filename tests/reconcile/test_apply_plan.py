@@ -18,11 +18,10 @@ from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
-from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.audit_record import AuditFile
+from policyctl.reconcile.audit import Audit, AuditFile
 from policyctl.reconcile.plan import plan_directory
-from policyctl.remote.lock import LockWait, apply_lock
 from policyctl.remote.open import Access, open_reader
+from policyctl.remote.sqlite import LockWait, apply_lock
 from tests.builders import policy
 from tests.sqlite_rows import live_documents, put, row
 

@@ -12,7 +12,7 @@ from pathlib import Path
 HOLDER = """
 import sys
 from pathlib import Path
-from policyctl.remote.lock import LockWait, apply_lock
+from policyctl.remote.sqlite import LockWait, apply_lock
 
 with apply_lock(Path(sys.argv[1]), "policyctl apply", LockWait(0), print):
     print("held", flush=True)

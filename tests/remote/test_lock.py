@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.remote.lock import LockWait, apply_lock
+from policyctl.remote.sqlite import LockWait, apply_lock
 from tests.conftest import Policyctl, Project
 from tests.remote.http_helpers import Clock
 from tests.remote.lock_holder import HOLDER, held

@@ -17,8 +17,7 @@ import pytest
 
 from policyctl.load.urls import origin
 from policyctl.reconcile.queue import JobQueue
-from policyctl.remote.postgres_pace import PaceTable, SharedHostPace
-from policyctl.remote.postgres_state import LeaderState, LeadLost
+from policyctl.remote.postgres_shared import LeaderState, LeadLost, PaceTable, SharedHostPace
 from tests.git_repo import git
 from tests.postgres import PostgresServer
 from tests.server.tenants import serving_tenants

@@ -34,7 +34,7 @@ from policyctl.reconcile.queue import (
     read_order,
 )
 from policyctl.reconcile.worker import Heartbeat, Worker
-from policyctl.remote.postgres_lock import Interrupted, remote_lock
+from policyctl.remote.postgres_shared import Interrupted, remote_lock
 from tests.conftest import Policyctl
 from tests.git_repo import git
 from tests.postgres import PostgresServer, running_postgres
