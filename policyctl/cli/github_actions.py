@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from policyctl.cli.console import Console
 from policyctl.errors import PolicyctlError
 from policyctl.load.git import repository_top
+from policyctl.policy.memo import late_pattern
 
 if TYPE_CHECKING:
     from policyctl.plan.fleet import FleetResult
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from policyctl.report.plan_view import PlanView, Provenance
 
 _LONGEST_MOMENT = 11  # digits of a number of seconds that is a date
-_RUN = re.compile(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
+_RUN = late_pattern(r"https?://[\w.:-]+/[\w.-]+/[\w.-]+/actions/runs/\d+")
 
 
 def is_github() -> bool:

@@ -48,6 +48,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from policyctl.errors import NotKnown
 from policyctl.policy.findings import format_path
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.schema import MAX_TARGETS  # here of a policy and of all that it leads to
 
 PROFILE = "portkey-1.15.2"
@@ -87,7 +88,7 @@ _HANG = "connect-timeout"  # what "hang" is called where people read it: a slow 
 _BROKEN: dict[str, Broken] = {**{word: word for word in get_args(Broken)}, _HANG: "hang"}
 BROKEN_WORDS = ("refused", _HANG, "broken-body", "cut-stream", "hang")  # as people write them, the last one for the second
 ANSWERS = "a status from 200 to 999, 429 after 5s, refused, connect-timeout, broken-body or cut-stream"
-_RETRY_AFTER = re.compile(r"429 after ([0-9]{1,6}) ?s", re.ASCII)
+_RETRY_AFTER = late_pattern(r"429 after ([0-9]{1,6}) ?s", re.ASCII)
 _NO_BODY = frozenset({205, 304})
 NEVER_AN_OUTCOME = frozenset({407}) | _NO_BODY
 

@@ -1,7 +1,6 @@
 """The form of policyctl.yaml: a strict model of each part, whose descriptions the manual and the JSON Schema show."""
 
 import datetime
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -10,6 +9,7 @@ from pydantic_core import PydanticCustomError
 from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
 from policyctl.load.urls import LOCAL, http_url_error, remote_url_error
 from policyctl.plan.settings import PARTIAL
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.schema import Apart, FileModel
 
 
@@ -132,7 +132,7 @@ def _check_origin(text: str) -> str:
     return text
 
 
-_ORIGIN = re.compile(r"https?://[A-Za-z0-9*._-]+(:[0-9]{1,5})?/?")
+_ORIGIN = late_pattern(r"https?://[A-Za-z0-9*._-]+(:[0-9]{1,5})?/?")
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], Field(strict=False, min_length=1)]
 
 

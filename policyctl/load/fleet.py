@@ -19,13 +19,14 @@ from policyctl.load.inventory import ReadBeside, Row, read_inventory, typed
 from policyctl.load.kinds import has_template, is_template
 from policyctl.load.urls import POSTGRES, is_http, is_postgres, origin, postgres_servers
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path, listed
+from policyctl.policy.memo import late_pattern
 
 Origin = Mark | FieldPath  # a row of an inventory, or a part of policyctl.yaml
 _MERGED = frozenset(("vars", "labels", "limits", "guards", "auth", "watch"))
 _RENDERED = frozenset(("remote", "auth", "ca_file", "labels", "vars"))
-_SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
+_SAFE = late_pattern(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 _ADDRESSES: tuple[FieldPath, ...] = (("remote",), ("auth", "url"))  # where credentials go
-_LITERAL_ORIGIN = re.compile(r"https?://[^/{}]+(/.*)?")
+_LITERAL_ORIGIN = late_pattern(r"https?://[^/{}]+(/.*)?")
 ENVIRONMENT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")  # part of a file's name: that of an embedded remote
 
 

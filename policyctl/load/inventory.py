@@ -6,7 +6,6 @@ A file that cannot be read as a whole gives no rows at all: an environment must 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,9 +13,10 @@ from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.locate import to_problems
 from policyctl.load.source import source_of
 from policyctl.policy.findings import Finding, format_path
+from policyctl.policy.memo import late_pattern
 
-_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
+_COLUMN = late_pattern(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_NUMBER = late_pattern(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,15})?")
 MOST_ROWS = 100_000
 
 ReadBeside = Callable[

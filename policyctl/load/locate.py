@@ -23,6 +23,7 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import Source, read_bytes
 from policyctl.load.yaml import Loader
 from policyctl.policy.findings import Finding
+from policyctl.policy.memo import late_pattern
 
 # For each mapping node (by identity) its pairs by key and the mappings merged into it, so that each is read once.
 Keys = dict[int, tuple[dict[Any, tuple[Any, Any]], list[Any]]]
@@ -84,7 +85,7 @@ def _child(node: Any, part: str | int, keys: Keys) -> tuple[Any, Any] | None:
     return None
 
 
-_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
+_LINE_END = late_pattern("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML counts lines
 
 
 def line_at(mark: Mark) -> str | None:
@@ -106,8 +107,8 @@ def _lines_of(file: str) -> list[str]:
         return []
 
 
-_COMMENT = re.compile(r"#[ \t]*policyctl:[ \t]*ignore\b[ \t]*(?P<codes>\[[^\]\r\n]*\])?")
-_CODE = re.compile(r"[^\s,\[\]]+")
+_COMMENT = late_pattern(r"#[ \t]*policyctl:[ \t]*ignore\b[ \t]*(?P<codes>\[[^\]\r\n]*\])?")
+_CODE = late_pattern(r"[^\s,\[\]]+")
 
 
 class IgnoreComment(NamedTuple):

@@ -24,6 +24,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
 from policyctl.load.kinds import is_template
 from policyctl.policy.findings import did_you_mean
+from policyctl.policy.memo import late_pattern
 
 MAX_OUTPUT = 65_536  # characters and items of one value, at every depth
 MAX_INT_BITS = 256
@@ -63,8 +64,8 @@ _FORBIDDEN = {
     nodes.CallBlock: "cannot call anything; use a filter, such as {{ x | round(2) }}",
     nodes.Slice: "cannot take a part of a list; write the items, such as {{ [x[0], x[1]] }}",
 }
-_UNSET = re.compile(r"'(?P<name>\w+)' is undefined")
-_NO_KEY = re.compile(r"has no (?:attribute|element) '?(?P<name>.*?)'?$")
+_UNSET = late_pattern(r"'(?P<name>\w+)' is undefined")
+_NO_KEY = late_pattern(r"has no (?:attribute|element) '?(?P<name>.*?)'?$")
 
 
 class UnsetVariable(BadTemplate):

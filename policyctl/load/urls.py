@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from policyctl.errors import UsageError
 from policyctl.load.atomic import STATE_FOLDER
+from policyctl.policy.memo import late_pattern
 
 LOCAL = "local"  # the embedded remote beside the directory
 SQLITE = "sqlite:///"
@@ -21,9 +22,9 @@ GIT = "git:"  # git:REVISION is the policies of a git revision, as a remote that
 _PORTS = {"http": 80, "https": 443}
 API = {True: "/v1", False: "/v1/orchestrate"}  # the end of an API's base, by whether it is the Developer Edition's
 _LONGEST_REVISION = 1000
-_AUTHORITY = re.compile(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:@]*))(?::[0-9]*)?")
+_AUTHORITY = late_pattern(r"(?:\[(?P<address>[^\[\]]*)\]|(?P<name>[^\[\]:@]*))(?::[0-9]*)?")
 # Placeholders of examples in an instance's URL.
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = late_pattern(
     r"…|\.\.\.|[<>{}$]|%7B|%3C|/(?:(?:your|my)[-_])?(?:instance|tenant)(?:[-_]?id)?(?=/|$)|/(?:id|uuid|x{2,}|todo|change-?me)(?=/|$)",
     re.IGNORECASE,
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from policyctl.errors import PolicyctlError
+from policyctl.policy.memo import late_pattern
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ When = Literal["never", "on-merge", "always"]
 _LONGEST = 31 * 86400
 _STEPS = 100  # openings and closings that are followed to find the next time to write
 _UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
+_DURATION = late_pattern(r"(?:([0-9]{1,6})d)?(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
 
 
 def seconds_of(text: str) -> float:

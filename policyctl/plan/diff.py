@@ -13,13 +13,13 @@ from collections.abc import Callable, Hashable, Iterator
 from typing import Any, NamedTuple
 
 from policyctl.policy.document import Document, canonical_text, model_names, normal_form, order_matters, target_text
-from policyctl.policy.memo import Memo, content_key
+from policyctl.policy.memo import Memo, content_key, late_pattern
 from policyctl.policy.names import canonical_model, kind_of, short_model
 from policyctl.policy.virtual_model import normal_form as normal_model
 from policyctl.policy.virtual_model import written_form
 
-_BARE = re.compile(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
-_KEY = re.compile(r"[\w-]+", re.ASCII)
+_BARE = late_pattern(r"(?!\d+$)[\w./:@+~-]+", re.ASCII)
+_KEY = late_pattern(r"[\w-]+", re.ASCII)
 
 
 class Pair(NamedTuple):

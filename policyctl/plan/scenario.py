@@ -13,12 +13,13 @@ from policyctl.effect.tree import UNFIT, Tree, tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import bare_name, matching_models, model_names_in, short_model
 
 Relation = Literal["=", ">", ">=", "<", "<="]
 TOLERANCE = 1e-6  # numbers that differ by no more are equal: 0.333333 is a third
 
-_AMOUNT = re.compile(r"(>=|<=|>|<|=)?\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)", re.ASCII)
+_AMOUNT = late_pattern(r"(>=|<=|>|<|=)?\s*([0-9]+(?:\.[0-9]+)?|\.[0-9]+)", re.ASCII)
 
 
 class Amount(NamedTuple):

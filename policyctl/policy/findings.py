@@ -11,11 +11,12 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, NamedTuple
 
 from policyctl.errors import Severity
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import POLICY_PREFIX, bare_name
 
 FieldPath = tuple[str | int, ...]
 HIDDEN = "***"
-_USERINFO = re.compile(r"://[^/\s]*@")  # up to the last @ of the authority: a password may hold one, unescaped, and quotes
+_USERINFO = late_pattern(r"://[^/\s]*@")  # up to the last @ of the authority: a password may hold one, unescaped, and quotes
 
 
 class Finding(NamedTuple):

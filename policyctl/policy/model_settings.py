@@ -130,8 +130,8 @@ _ODD_ALIASES = {
     "awsServerSideEncryptionKMSKeyId": "aws_server_side_encryption_kms_key_id",
     **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in _SHARED.items()},
 }
-_NEXT_WORD = re.compile("_([a-z])")
-_WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_NEXT_WORD = late_pattern("_([a-z])")
+_WORD_START = late_pattern(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def _camel_case(key: str) -> str:
@@ -167,7 +167,7 @@ def with_camel_case(config: Document) -> Document:
     return {alias_of(key) or (key if key in SETTINGS else _camel_case(key)): value for key, value in config.items()}
 
 
-HEADER = re.compile(r"\s*([^:=]*?)\s*[:=]")  # the name of a header that is written with its value
+HEADER = late_pattern(r"\s*([^:=]*?)\s*[:=]")  # the name of a header that is written with its value
 
 
 def comparable(config: Any) -> Document:

@@ -11,6 +11,7 @@ from unicodedata import bidirectional, category, combining, east_asian_width, is
 from policyctl.errors import Severity
 from policyctl.plan.diff import ordinal_name
 from policyctl.policy.document import Document
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.model_secrets import SET
 from policyctl.policy.model_settings import SECRETS, is_placeholder
 from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
@@ -19,12 +20,12 @@ from policyctl.policy.virtual_model import written_form
 if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
 
-_WORD = re.compile(r"[\w./:@+-]+")
-_NAME = re.compile(r"[\w./:@+~-]*")
-_TAKEN = re.compile(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # without quotes these are not text
-_POSITION = re.compile(r'"(?:[^"\\]|\\.)*"|targets\[(\d+(?: before)?)\]')  # not inside a quoted name
+_WORD = late_pattern(r"[\w./:@+-]+")
+_NAME = late_pattern(r"[\w./:@+~-]*")
+_TAKEN = late_pattern(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # without quotes these are not text
+_POSITION = late_pattern(r'"(?:[^"\\]|\\.)*"|targets\[(\d+(?: before)?)\]')  # not inside a quoted name
 _LONGEST = 100
-_WORDS = re.compile(r"[^\W_0-9]+")
+_WORDS = late_pattern(r"[^\W_0-9]+")
 # These look like the . / : - _ @ of names.
 _LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
 # Letters of other scripts that look like ASCII letters: Cyrillic, Greek, Armenian, Cherokee, Lisu, Latin ones.
@@ -40,8 +41,8 @@ _LIKE_LETTERS = frozenset(
     "\ua4e7\ua4e8\ua4ea\ua4eb\ua4ec\ua4ee\ua4f0\ua4f2\ua4f3\ua4f4"
     "\u0131\u0138\u017f\u0237\u0269\u01c0"
 )
-_ESCAPE = re.compile(r"\x1b\[[\d;]*m")
-_COMMAND = re.compile(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
+_ESCAPE = late_pattern(r"\x1b\[[\d;]*m")
+_COMMAND = late_pattern(r"^( *):(?=:)|#(?=#\w*\[)")  # what runners obey: `::` where a line may begin, `##[` anywhere in one
 
 
 def escape(text: str) -> str:
@@ -56,7 +57,7 @@ def escape(text: str) -> str:
 
 
 # Several accents on one letter reach into the lines around them.
-_ACCENTS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{2,}")
+_ACCENTS = late_pattern("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]{2,}")
 _TURNING = frozenset(("R", "AL", "AN"))  # right-to-left letters also move the numbers after them
 
 

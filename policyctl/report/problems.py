@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import PurePath
@@ -15,6 +14,7 @@ from urllib.parse import quote
 
 from policyctl import __version__
 from policyctl.errors import Mark, Problem, Rule, Severity
+from policyctl.policy.memo import late_pattern
 from policyctl.report.format import SEVERITIES, Style, columns, count, escape, json_text
 from policyctl.rules import LINT_CODES, RULES
 
@@ -216,7 +216,7 @@ def _escaped(text: str) -> str:
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS: dict[Severity, str] = {"error": "error", "warning": "warning", "info": "note"}
-_PLACE = re.compile(r":\d+:\d+\b")
+_PLACE = late_pattern(r":\d+:\d+\b")
 
 
 def sarif(problems: Sequence[Problem], path_of: Callable[[str], str]) -> str:
