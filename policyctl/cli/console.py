@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TextIO
 
 import click
@@ -32,14 +31,14 @@ _STOPPING = "stopping when what was begun is finished; once more stops at once\n
 Step = Callable[..., None]
 
 
-@dataclass(slots=True)
 class ProgressTask:
     """A piece of work: its label, what is counted, how many there are (None when unknown) and how many are done."""
 
-    label: str
-    noun: str
-    total: int | None = None
-    done: int = 0
+    def __init__(self, label: str, noun: str, total: int | None = None, done: int = 0) -> None:
+        self.label = label
+        self.noun = noun
+        self.total = total
+        self.done = done
 
     def step(self, *_: object) -> None:
         """One more is done; arguments are ignored."""

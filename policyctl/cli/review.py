@@ -58,7 +58,7 @@ def review_directory(
     _, loaded, unread = session.read(deep=True, tests=tests, as_committed=compared)
     settings = overrides.on(session.environment.settings)
     before = Before(session, base)
-    declared = replace(loaded.declared, before=before.declared)
+    declared = loaded.declared._replace(before=before.declared)
     with session.reader() as reader, session.console.progress.of("Comparing", "live policy") as step:
         models = KnownModels(reader, loaded.models)
         review = plan_directory(

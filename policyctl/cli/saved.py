@@ -63,7 +63,7 @@ def read_saved(
         with session.console.progress.of("Comparing", "live policy") as step:
             plan = replace(plan, overrides=overrides.given)  # only overrides that are given now count
             before = Before(session, base)
-            loaded = loaded._replace(declared=replace(loaded.declared, before=before.declared))
+            loaded = loaded._replace(declared=loaded.declared._replace(before=before.declared))
             settings = overrides.on(session.environment.settings)
             review = review_saved(reader, plan, loaded, settings, step, before.documents)
             models = KnownModels(reader, loaded.models)

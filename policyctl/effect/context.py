@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.names import canonical_model, short_model
@@ -14,8 +14,7 @@ USUAL_TYPE = "chat"  # the platform's default for a model without a type
 _SAME = {"chat_vision": "chat"}  # takes the same requests
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredModels:
+class DeclaredModels(NamedTuple):
     """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known.
 
     `addresses` have no effect on what is computed: they are where the gateway sends the requests to each model, and with which
@@ -23,10 +22,10 @@ class DeclaredModels:
     known.
     """
 
-    timeouts: Mapping[str, float] = field(default_factory=dict)
-    types: Mapping[str, str] = field(default_factory=dict)
+    timeouts: Mapping[str, float] = {}
+    types: Mapping[str, str] = {}
     before: DeclaredModels | None = None
-    addresses: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    addresses: Mapping[tuple[str, str], str] = {}
 
     @property
     def then(self) -> DeclaredModels:

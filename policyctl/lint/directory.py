@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from policyctl.effect.context import DeclaredModels
@@ -135,17 +134,17 @@ def check_types(document: Document, policies: Mapping[str, Document], declared: 
         return
 
 
-@dataclass(slots=True)
 class Suppressions:
     """The ignore comments of some files, and which of their codes have suppressed a finding so far.
 
     A comment holds for its line: `# policyctl: ignore[P405]`, or several codes with commas.
     """
 
-    contents: Mapping[str, bytes]
-    _comments: dict[str, tuple[IgnoreComment, ...]] = field(default_factory=dict)
-    _lines: dict[str, dict[int, list[IgnoreComment]]] = field(default_factory=dict)
-    _used: set[tuple[Mark, str]] = field(default_factory=set)
+    def __init__(self, contents: Mapping[str, bytes]) -> None:
+        self.contents = contents
+        self._comments: dict[str, tuple[IgnoreComment, ...]] = {}
+        self._lines: dict[str, dict[int, list[IgnoreComment]]] = {}
+        self._used: set[tuple[Mark, str]] = set()
 
     def without_ignored(self, problems: list[Problem]) -> list[Problem]:
         """The problems that no comment suppresses. Only findings of lint rules can be suppressed."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -47,14 +46,14 @@ class Validation(NamedTuple):
         return not errors_in(self.problems)
 
 
-@dataclass(slots=True)
 class _Group:
     """Files that share one configuration, and the arguments that led to them."""
 
-    files: dict[str, None] = field(default_factory=dict)
-    roots: set[Path] = field(default_factory=set)
-    found: dict[Path, Found] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)  # of lint rules, which the configuration may ignore
+    def __init__(self) -> None:
+        self.files: dict[str, None] = {}
+        self.roots: set[Path] = set()
+        self.found: dict[Path, Found] = {}
+        self.problems: list[Problem] = []  # of lint rules, which the configuration may ignore
 
     def is_whole(self, config: Path | None, directory: Path | None) -> bool:
         """Whether these are all files of the configuration, so that a name which none of them declares is unknown."""
@@ -74,15 +73,15 @@ class _Group:
 Chooser = Callable[[Config], Collection[str]]
 
 
-@dataclass(slots=True)
 class _Wanted:
     """What is to be checked: one environment, those that `choose` names, or all; and by which rules. `names` are the chosen."""
 
-    only: str | None
-    choose: Chooser | None
-    infos: bool
-    deep: bool
-    names: tuple[str, ...] = ()
+    def __init__(self, only: str | None, choose: Chooser | None, *, infos: bool, deep: bool) -> None:
+        self.only = only
+        self.choose = choose
+        self.infos = infos
+        self.deep = deep
+        self.names: tuple[str, ...] = ()
 
     @property
     def everywhere(self) -> bool:
@@ -125,7 +124,7 @@ def validate_paths(
     chosen: dict[str, None] | None = None if choose is None else {}
     files, names, tests, skipped = set[str](), set[str](), set[tuple[str, int, int]](), Counter[str]()
     for above, group in groups.items():
-        wanted = _Wanted(environment, choose, infos, deep)
+        wanted = _Wanted(environment, choose, infos=infos, deep=deep)
         found, loaded = _validate_group(above, group, directory, wanted, on_file)
         if chosen is not None:
             chosen |= dict.fromkeys(wanted.names)
@@ -176,7 +175,7 @@ def _find(path: Path, directory: Path | None) -> Found:
         refuse_link(path)
         return Found(files=[str(path)])
     except InvalidInput as error:
-        return Found(problems=list(error.problems))
+        return Found(problems=error.problems)
 
 
 def _is_below(path: Path, directory: Path | None) -> bool:

@@ -115,7 +115,7 @@ class Files:
     def load(self, environment: Environment, on_file: Callable[[], object] = lambda: None, *, suites: bool = True) -> Loaded:
         """What the files contain for one environment. `on_file` is called after each file. Without `suites`, scenario tests are
         not parsed."""
-        everything = FileResult(problems=list(self._problems))
+        everything = FileResult(self._problems)
         included, tests, left_out = list[str](), list[str](), dict[str, str]()
         for file in self.names:
             result = self._read(file, environment)
@@ -160,7 +160,7 @@ class Files:
         try:
             result = read_contents(self.source(file), environment.vars, models=managed)
         except InvalidInput as error:
-            result = FileResult(problems=list(error.problems), unreadable=True)
+            result = FileResult(error.problems, unreadable=True)
         for policy in result.policies:
             policy.keep_text()
         if self._known is not None and not is_templated(self.contents[file]):

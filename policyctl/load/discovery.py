@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,6 @@ _HIDDEN_CONFIGS = frozenset(f".policyctl{suffix}" for suffix in SUFFIXES)
 MAX_FOLDERS = 64  # maximum directory depth
 
 
-@dataclass(slots=True)
 class Found:
     """What is below a directory: policy files, configurations, and problems with the rest.
 
@@ -29,13 +28,14 @@ class Found:
     git has of the directory; `unasked` is the reason when there is a repository but git cannot be asked.
     """
 
-    files: list[str] = field(default_factory=list)
-    configs: list[Path] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
-    hidden: list[str] = field(default_factory=list)
-    checkout: Checkout | None = None
-    unasked: str | None = None
+    def __init__(self, files: Iterable[str] = (), configs: Iterable[Path] = (), problems: Iterable[Problem] = ()) -> None:
+        self.files = list(files)
+        self.configs = list(configs)
+        self.problems = list(problems)
+        self.others: list[str] = []
+        self.hidden: list[str] = []
+        self.checkout: Checkout | None = None
+        self.unasked: str | None = None
 
 
 def find_files(root: Path, *, may_be_empty: bool = False) -> Found:

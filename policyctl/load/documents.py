@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,29 +28,32 @@ _SETTINGS = ("provider_config", "config", "app_id", "connection", "connection_id
 _OURS = ("spec_version", "kind")  # the server adds these to a row, and a file must have them
 
 
-@dataclass(frozen=True, slots=True)
 class ModelDocument:
     """A virtual model that a file declares: its name as written, and which document of which file declares it.
 
     `has_settings` is whether the document has more than a declaration needs, so that the model could be reconciled.
     """
 
-    name: str
-    file: str
-    index: int
-    has_settings: bool = False
+    __slots__ = ("file", "has_settings", "index", "name")
+
+    def __init__(self, name: str, file: str, index: int, *, has_settings: bool) -> None:
+        self.name = name
+        self.file = file
+        self.index = index
+        self.has_settings = has_settings
 
 
-@dataclass(frozen=True, slots=True)
 class ConsumerDocument:
     """What uses policies or models, as a skipped document describes it, and which document of which file that is."""
 
-    consumer: FileConsumer
-    file: str
-    index: int
+    __slots__ = ("consumer", "file", "index")
+
+    def __init__(self, consumer: FileConsumer, file: str, index: int) -> None:
+        self.consumer = consumer
+        self.file = file
+        self.index = index
 
 
-@dataclass(slots=True)
 class FileResult:
     """What one file (or a whole directory) contains.
 
@@ -62,18 +64,19 @@ class FileResult:
     document of scenario tests is among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
     """
 
-    policies: list[Policy] = field(default_factory=list)
-    references: dict[str, frozenset[str]] = field(default_factory=dict)
-    models: list[ModelDocument] = field(default_factory=list)
-    virtual_models: list[VirtualModel] = field(default_factory=list)
-    timeouts: dict[str, float] = field(default_factory=dict)
-    types: dict[str, str] = field(default_factory=dict)
-    addresses: dict[tuple[str, str], str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    consumers: list[ConsumerDocument] = field(default_factory=list)
-    tests: bool = False
-    unreadable: bool = False
+    def __init__(self, problems: Iterable[Problem] = (), *, unreadable: bool = False) -> None:
+        self.policies: list[Policy] = []
+        self.references: dict[str, frozenset[str]] = {}
+        self.models: list[ModelDocument] = []
+        self.virtual_models: list[VirtualModel] = []
+        self.timeouts: dict[str, float] = {}
+        self.types: dict[str, str] = {}
+        self.addresses: dict[tuple[str, str], str] = {}
+        self.problems = list(problems)
+        self.skipped: Counter[str] = Counter()
+        self.consumers: list[ConsumerDocument] = []
+        self.tests = False
+        self.unreadable = unreadable
 
     def add_policy(self, policy: Policy) -> None:
         self.policies.append(policy)
@@ -151,7 +154,7 @@ def _read_model(
     if not isinstance(name, str) or not name:
         return [Finding((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
     provider = data.get("provider_config")
-    contents.models.append(ModelDocument(name, source.file, index, any(data.get(key) for key in _SETTINGS)))
+    contents.models.append(ModelDocument(name, source.file, index, has_settings=any(data.get(key) for key in _SETTINGS)))
     timeout = provider.get("request_timeout") if isinstance(provider, dict) else None
     if isinstance(timeout, int | float) and timeout > 0:
         contents.timeouts[canonical_model(name)] = timeout / 1000  # the gateway takes milliseconds

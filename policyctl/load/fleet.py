@@ -8,8 +8,7 @@ rendered once, over the row's columns and the environment's variables; what was 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, NamedTuple
@@ -38,23 +37,23 @@ class Layered(NamedTuple):
     expression: bool = False
 
 
-@dataclass(slots=True)
 class Layer:
     """Settings of one origin. Only those of templates and `defaults` may have expressions."""
 
-    data: Mapping[str, Any]
-    origin: Origin
-    rendered: bool = False
+    def __init__(self, data: Mapping[str, Any], origin: Origin, *, rendered: bool = False) -> None:
+        self.data = data
+        self.origin = origin
+        self.rendered = rendered
 
 
-@dataclass(slots=True)
 class Member:
     """An environment before it is rendered: its name and origin, its row (empty without one), and its layers."""
 
-    name: str
-    origin: Origin
-    row: Mapping[str, Any] = field(default_factory=dict)
-    layers: list[Layer] = field(default_factory=list)
+    def __init__(self, name: str, origin: Origin, row: Mapping[str, Any] | None = None, layers: Iterable[Layer] = ()) -> None:
+        self.name = name
+        self.origin = origin
+        self.row = {} if row is None else row
+        self.layers = list(layers)
 
     @property
     def is_plain(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any
 
@@ -86,13 +86,15 @@ def _suggestion(data: Any) -> str:
     return " (write a policy, or move the file elsewhere)"
 
 
-@dataclass(slots=True)
 class RawDocument:
     """One document of a file: its data, where it starts, and what was wrong with its text."""
 
-    data: Any
-    mark: Mark
-    problems: list[Problem] = field(default_factory=list)
+    __slots__ = ("data", "mark", "problems")
+
+    def __init__(self, data: Any, mark: Mark, problems: Iterable[Problem] = ()) -> None:
+        self.data = data
+        self.mark = mark
+        self.problems = list(problems)
 
 
 MAX_VARIABLES = 65_536  # characters of all variables of an environment together

@@ -10,7 +10,6 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -195,13 +194,15 @@ def comments_of(text: str, events: list[Any]) -> list[YamlComment]:
     return found
 
 
-@dataclass
 class YamlNode:
     """A value: its event, where it ends, and what is in it; of a mapping keys and values in turn."""
 
-    event: Any
-    end: int
-    children: list[YamlNode] = field(default_factory=list)
+    __slots__ = ("children", "end", "event")
+
+    def __init__(self, event: Any, end: int) -> None:
+        self.event = event
+        self.end = end
+        self.children: list[YamlNode] = []
 
     @property
     def start(self) -> int:

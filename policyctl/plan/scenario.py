@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, cast
 
 from policyctl.effect.context import NOTHING, DeclaredModels
@@ -73,14 +72,16 @@ class Scenario(NamedTuple):
     expect: Expect
 
 
-@dataclass(frozen=True, slots=True)
 class Suite:
     """The tests of one document: the policy (canonical name), the file, and the index of the document in it."""
 
-    policy: str
-    scenarios: tuple[Scenario, ...]
-    file: str
-    index: int = 0
+    __slots__ = ("file", "index", "policy", "scenarios")
+
+    def __init__(self, policy: str, scenarios: tuple[Scenario, ...], file: str, index: int = 0) -> None:
+        self.policy = policy
+        self.scenarios = scenarios
+        self.file = file
+        self.index = index
 
 
 class Mismatch(NamedTuple):
