@@ -9,7 +9,6 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -206,8 +205,7 @@ def _read(line: str, approval: Approval) -> Approval:
     found = _DATA.fullmatch(line)
     try:
         data = json.loads(b64decode(found[1])) if found else {}
-        return replace(
-            approval,
+        return approval._replace(
             overrides=tuple(Override(**one) for one in data.get("overrides", ())),
             prints=tuple(map(str, data.get("changes", ()))),
             traffic=dict(data.get("traffic", {})),

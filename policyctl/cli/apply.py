@@ -176,7 +176,7 @@ def apply(
 
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = approval_of(yes, expect_digest, run, plans_file)
-        return apply_several(fleet, replace(pace, parallelism=parallelism), settings, approval, output)
+        return apply_several(fleet, pace._replace(parallelism=parallelism), settings, approval, output)
     session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.record)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     _note_untested(session, review, asked=validate_models)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ def write(
         else:
             allowed = (*session.environment.settings.allow_key_loss, *(one.value for one in overrides))
             review = check_credentials(reader, review, allowed)
-            review = replace(review, plan=replace(review.plan, overrides=overrides))
+            review = review._replace(plan=review.plan._replace(overrides=overrides))
         after = next((change.after for change in review.plan.changes), None) or desired.document
         prunes = may_remove(reader, session.environment.settings)
         note = _next_apply(desired.name, after, session, opened, prunes=prunes, spell=spell)
@@ -240,7 +240,7 @@ def remove(name: str, session: Session, how: ChangeOptions, allow_remove: tuple[
         review = with_consumers(review, reader, opened.loaded if opened else None, settings, unseen=unseen)
     overrides = [Override("--allow-remove", one, reason) for one in allow_remove]
     overrides += [Override(UNSEEN, "", reason)] if unseen else []
-    review = replace(review, plan=replace(review.plan, overrides=tuple(overrides)))
+    review = review._replace(plan=review.plan._replace(overrides=tuple(overrides)))
     note = _next_apply(name, None, session, opened, prunes=False)
     return _show_and_change(name, review, note, session, how)
 
@@ -254,7 +254,7 @@ def _show_and_change(name: str, review: Review, note: str | None, session: Sessi
             console.say(f"note  {note}")
         return 0
     if note and review.plan.changes:
-        review = replace(review, notes=(*review.notes, note))
+        review = review._replace(notes=(*review.notes, note))
     console.result(plan_text(review, session.remote, console.out_style, verbose=console.verbose))
     if how.dry_run or review.plan.blocked:
         raise_if_unsafe(review)

@@ -87,7 +87,7 @@ def drift(
         from policyctl.cli.fleet import open_fleet
 
         fleet = open_fleet(options, chosen, selection, deep=False)
-        return _several(fleet, replace(pace, parallelism=parallelism), record, form, detailed=detailed_exitcode)
+        return _several(fleet, pace._replace(parallelism=parallelism), record, form, detailed=detailed_exitcode)
     session = open_session(options)
     found = drift_in(session, selection, Evidence(options.dir, session.config, record))
     if adopt:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -102,8 +101,7 @@ def with_environments(function: Callable[..., Any], *, variable: bool = True) ->
 with_environments_or_all = partial(with_environments, variable=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How many environments go at once, when a run is stopped early, and what does the work (None: threads of this process).
     `withdraw` takes back what an interrupted run left with it."""
 

@@ -88,10 +88,10 @@ class Fleet:
     def session(self, name: str) -> Session:
         """The session of one environment, whose messages are collected."""
         session = session_of(self.options, self.config, name, self.held, self.past)
-        access = replace(session.access, hosts=self.hosts)
+        access = session.access._replace(hosts=self.hosts)
         if self.referred:
-            access = replace(access, held=self.referred)
-        return replace(session, console=self.messages, directory=self.files, access=access)
+            access = access._replace(held=self.referred)
+        return session._replace(console=self.messages, directory=self.files, access=access)
 
     def review(self, session: Session, audit: AuditRecord | None = None, *, judged: bool = False) -> Review:
         """The reviewed plan of one environment; `judged` and `audit` are as for `review_directory`."""

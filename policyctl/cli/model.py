@@ -61,7 +61,7 @@ def _open(options: Options) -> Session:
     """A session whose remote has virtual models too, whether or not the directory manages them."""
     session = open_session(options)
     environment = replace(session.environment, settings=session.environment.settings._replace(models=True))
-    return replace(session, environment=environment, access=replace(session.access, environment=environment))
+    return session._replace(environment=environment, access=session.access._replace(environment=environment))
 
 
 # The option that a part of the model comes from, for messages.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -158,7 +157,7 @@ def plan(
         from policyctl.cli.fleet import open_fleet
 
         fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past, marks=bool(out))
-        return _plan_several(fleet, replace(pace, parallelism=parallelism or pace.parallelism), output)
+        return _plan_several(fleet, pace._replace(parallelism=parallelism or pace.parallelism), output)
     _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held, past=past)
     review = review_directory(session, selection, overrides, base=base, tests=tests)
@@ -229,7 +228,7 @@ def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
     from policyctl.remote.table import timestamp
 
     if out is not None:
-        made = replace(view.review.plan, made=timestamp(datetime.now(UTC)))
+        made = view.review.plan._replace(made=timestamp(datetime.now(UTC)))
         write_atomically(out, write_plan(made), private=True)
     for form, path in reports:
         write_atomically(path, render_plan(form, view))

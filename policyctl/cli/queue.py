@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from functools import wraps
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -48,7 +47,7 @@ def with_queue(function: Callable[..., Any]) -> Callable[..., Any]:
         for name in _not_for_workers(args[0], given) if runner is not None else ():
             raise UsageError(f"--on queue and {name} exclude each other; leave out one of them")
         withdraw = None if runner is None else lambda run, warn: open_queue().withdraw(run, warn)
-        return function(*args, **{**given, "pace": replace(given["pace"], runner_of=runner, withdraw=withdraw)})
+        return function(*args, **{**given, "pace": given["pace"]._replace(runner_of=runner, withdraw=withdraw)})
 
     return wrapper
 

@@ -75,17 +75,16 @@ def review_directory(
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     review = with_idle_settings(review, session, loaded.names, overrides)
     review = review if session.past is None else gone_back(review, session.past)
-    return replace(
-        review,
+    return review._replace(
         notes=(*review.notes, *_environment_notes(session, settings, loaded)),
-        plan=replace(review.plan, overrides=overrides.given),
+        plan=review.plan._replace(overrides=overrides.given),
         branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
 
 
 def gone_back(review: Review, past: PastDirectory) -> Review:
     """The review of a plan that goes back to the files of a revision, which it names."""
-    return replace(review, plan=replace(review.plan, to=past.then.commit), notes=(*review.notes, past.note))
+    return review._replace(plan=review.plan._replace(to=past.then.commit), notes=(*review.notes, past.note))
 
 
 _RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
@@ -98,7 +97,7 @@ def judged_changes(
     if not review.plan.changes:
         return review
     found = session.evidence(audit, base=base).judge(review.plan.changes, session.environment, review, spell)
-    return replace(review, drifts={one.change.name: one for one in found})
+    return review._replace(drifts={one.change.name: one for one in found})
 
 
 def without_edited(
@@ -128,7 +127,7 @@ def without_edited(
         found = quick.judge(changed, session.environment, review, spell)
         if session.directory is not None:  # equal plans are shown once
             found = [replace(one, written="") for one in found]
-        review = replace(review, drifts={one.change.name: one for one in found})
+        review = review._replace(drifts={one.change.name: one for one in found})
     if review.plan.count("remove"):
         review = hold_edited(review, session.evidence(audit, base=base), session.environment, settings, spell)
     return review
@@ -147,7 +146,7 @@ def read_consumers_of(
     missing = not overrides.consumers or (found.consumers is not None and bool(found.consumers.unread))
     if unseen and not (removes and missing):
         why = "everything could be read" if removes else "nothing is removed"
-        found = replace(found, notes=(*found.notes, f"{UNSEEN} does nothing: {why}"))
+        found = found._replace(notes=(*found.notes, f"{UNSEEN} does nothing: {why}"))
     return found
 
 
@@ -177,7 +176,7 @@ def with_idle_settings(review: Review, session: Session, files: frozenset[str], 
     guards = session.environment.settings.guards.active
     unset = [(guard, text) for guard, text in overrides.guards if guard not in guards]
     notes += [f"{text} does nothing: {guard} is not set for {name}" for guard, text in unset]
-    return replace(review, notes=(*review.notes, *notes))
+    return review._replace(notes=(*review.notes, *notes))
 
 
 def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: bool = True) -> Review:
@@ -191,13 +190,13 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     held = session.environment.settings.guard_exceptions
     new = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
-    plan = replace(review.plan, config=merged.digest, settings=merged.decides)
+    plan = review.plan._replace(config=merged.digest, settings=merged.decides)
     now = access_now(session.options.dir, session.config)(merged)
     terms = Terms(base.access(session.environment), now, merged.rules)
     base.note(session.environment.name, review.declared)
     changed = base.settings(session.config, session.environment.name) if settings else ()
-    return replace(
-        review, plan=plan, branch=replace(review.branch, settings=changed, terms=terms), notes=(*review.notes, *notes)
+    return review._replace(
+        plan=plan, branch=review.branch._replace(settings=changed, terms=terms), notes=(*review.notes, *notes)
     )
 
 

@@ -6,7 +6,6 @@ A saved plan is input, so everything in it that can be computed again is.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def read_saved(
             raise StalePlan("\n  ".join([why, *_moved_settings(plan, session.environment)]))
         loaded = session.read(lenient=True).loaded
         with session.console.progress.of("Comparing", "live policy") as step:
-            plan = replace(plan, overrides=overrides.given)  # only overrides that are given now count
+            plan = plan._replace(overrides=overrides.given)  # only overrides that are given now count
             before = Before(session, base)
             loaded = loaded._replace(declared=loaded.declared._replace(before=before.declared))
             settings = overrides.on(session.environment.settings)
@@ -125,7 +124,7 @@ def show(options: Options, planfile: Path, form: Form) -> int:
 
 def _alone(plan: Plan) -> Review:
     """The review of a saved plan from nothing but the plan."""
-    observed = replace(observe_rows(_rows_before(plan)), whole=False)
+    observed = observe_rows(_rows_before(plan))._replace(whole=False)
     before, after = policies_around(plan, observed)
     effects = effects_of(plan, observed, Comparison(before, after, live=observed.live))
     when = f"made at {plan.made[:19].replace('T', ' ')} UTC" if plan.made else "which does not say when it was made"

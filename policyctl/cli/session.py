@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -137,8 +137,7 @@ def _nested(found: Found, config: Config) -> Iterator[Problem]:
             yield Problem(Mark(str(path)), "P305", f"a second configuration; {message}")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(NamedTuple):
     """One run of a command: its options and console, the configuration, and the chosen environment with its remote.
 
     `remote` is as the user wrote it, `url` is complete, and `access` is how to log in. `lint` are the rules that are checked:
@@ -172,7 +171,7 @@ class Session:
     def whole(self) -> Session:
         """The same, with virtual models read whether they are managed or not, and nothing out of scope: as a gateway does."""
         whole = replace(self.environment, settings=self.environment.settings._replace(models=True, scope=None))
-        return replace(self, environment=whole, access=replace(self.access, environment=whole))
+        return self._replace(environment=whole, access=self.access._replace(environment=whole))
 
     def reader(self) -> Reader:
         """The environment's remote, to read only."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -100,7 +99,7 @@ def _run(
     messages = CollectingConsole(options) if len(names) > 1 else console
     found: dict[tuple[str, int, FieldPath], list[tuple[str, ScenarioResult]]] = {}
     for name in names:
-        session = replace(session_of(options, config, name), directory=files, console=messages)
+        session = session_of(options, config, name)._replace(directory=files, console=messages)
         loaded = session.read(tests=True).loaded
         policies = {policy.name: policy.document for policy in loaded.policies}
         for suite in _chosen(loaded, options.dir, paths, if_any):

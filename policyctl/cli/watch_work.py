@@ -206,7 +206,7 @@ class EnvironmentWork:
             side = side_of(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
-            review = fleet.review(replace(session, opened=cast("Reader", seen)), audit, judged=judged)
+            review = fleet.review(session._replace(opened=cast("Reader", seen)), audit, judged=judged)
         result, moved = planned(review, name, session.remote), moved_by(review, side, synced.base)
         try:
             _raise_if_held(review)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from policyctl.plan.settings import Override
@@ -62,8 +61,7 @@ class Approvable(Protocol):
         """A hash of what it does by way of other policies, for each policy that it moves so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Approval:
+class Approval(NamedTuple):
     """What the merge of one pull request approved: the plan's digest (or `none`, or `applied`), and what it rests on.
 
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
@@ -76,12 +74,12 @@ class Approval:
     source: str = ""
     overrides: tuple[Override, ...] = ()
     prints: tuple[str, ...] = ()
-    traffic: Mapping[str, str] = field(default_factory=dict)
+    traffic: Mapping[str, str] = {}
     proposal: Proposal | None = None
     terms: Terms | None = None
     why: str = ""
     access: str | None = None
-    environments: Mapping[str, int] = field(default_factory=dict)
+    environments: Mapping[str, int] = {}
 
     @property
     def parts(self) -> list[Approval]:
@@ -91,7 +89,7 @@ class Approval:
         found, begin = [], 0
         for name, number in self.environments.items():
             traffic = {key: mark for key, mark in self.traffic.items() if key.endswith(f" in {name}")}
-            found.append(replace(self, prints=self.prints[begin : begin + number], traffic=traffic, environments={}))
+            found.append(self._replace(prints=self.prints[begin : begin + number], traffic=traffic, environments={}))
             begin += number
         return found or [self]
 

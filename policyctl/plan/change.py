@@ -29,8 +29,7 @@ Action = Literal["add", "update", "remove"]
 ACTIONS: tuple[Action, ...] = ("add", "update", "remove")
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What is to happen to one policy or virtual model.
 
     `before` is the normal form of the live one (None for an add), `after` the document to write (None for a remove), `id`

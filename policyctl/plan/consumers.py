@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from policyctl.plan.uses import (
     ConsumerKind,
@@ -54,8 +53,7 @@ class ConsumerUse(NamedTuple):
     through: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Sources:
+class Sources(NamedTuple):
     """What was read of a tenant: the rows of each list, or why it could not be read.
 
     `agents` and the others are plain rows as the platform gives them; `unread` has a reason by the source's name, `absent`
@@ -63,18 +61,17 @@ class Sources:
     """
 
     agents: tuple[Document, ...] = ()
-    others: Mapping[ConsumerKind, tuple[Document, ...]] = field(default_factory=dict)
-    selection: Document = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[ConsumerKind, tuple[Document, ...]] = {}
+    selection: Mapping[str, Any] = {}
+    unread: Mapping[str, str] = {}
     absent: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FoundConsumers:
+class FoundConsumers(NamedTuple):
     """Who uses what a plan is about: the uses by canonical name, and by source why it could not be read."""
 
-    uses: Mapping[str, tuple[ConsumerUse, ...]] = field(default_factory=dict)
-    unread: Mapping[str, str] = field(default_factory=dict)
+    uses: Mapping[str, tuple[ConsumerUse, ...]] = {}
+    unread: Mapping[str, str] = {}
 
     def holding(self, name: str) -> list[ConsumerUse]:
         """The uses because of which the policy or model must stay: direct ones, not those of policies, which have a rule of

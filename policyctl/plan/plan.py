@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from policyctl.errors import Refused
@@ -24,8 +23,7 @@ class BlockedChange(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(NamedTuple):
     """Live policies that the plan leaves alone: equal, out of scope, in scope but not removed, not selected.
 
     `managed` is the number of live policies that the directory manages, the base of limits in percent. `blocked` are
@@ -47,8 +45,7 @@ class Counts:
         return not (self.blocked or self.unreadable)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What apply would do: to which environment on which remote, under which configuration, and the changes in order.
 
     Of the directory's own policies that it leaves alone, `kept` are those that match the files and may target others,
@@ -68,9 +65,9 @@ class Plan:
     blocked: tuple[BlockedChange, ...] = ()
     kept: frozenset[str] = frozenset()
     unselected: frozenset[str] = frozenset()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
     overrides: tuple[Override, ...] = ()
-    traffic: Mapping[str, str] = field(default_factory=dict)
+    traffic: Mapping[str, str] = {}
     to: str = ""
     made: str = ""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, redeclared
 from policyctl.errors import PolicyctlError
@@ -42,8 +41,7 @@ _SHOWN_ROWS = 20  # notes on rows that cannot be read; a tenant may have any num
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage means little
 
 
-@dataclass(frozen=True, slots=True)
-class BranchChecks:
+class BranchChecks(NamedTuple):
     """What a plan shows about the branch that it was made from: it decides whether the plan may be approved, not what it is.
 
     `settings` are the safety settings that the branch changes in policyctl.yaml, which the plan does not follow yet, and
@@ -57,8 +55,7 @@ class BranchChecks:
     failed_tests: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Review:
+class Review(NamedTuple):
     """A plan checked against the safety rules: `refusals` and `stale` stop it, `notes` are worth knowing.
 
     `stale` is what changed on the remote since a saved plan was made. `branch` is what the branch shows besides.
@@ -84,23 +81,23 @@ class Review:
     stale: tuple[str, ...] = ()
     branch: BranchChecks = BranchChecks()
     live: frozenset[str] = frozenset()
-    effects: Mapping[str, Effect] = field(default_factory=dict)
+    effects: Mapping[str, Effect] = {}
     affected: tuple[AffectedPolicy, ...] = ()
-    policies: Mapping[str, Document] = field(default_factory=dict)
-    policies_before: Mapping[str, Document] = field(default_factory=dict)
-    models_before: Mapping[str, LiveModel] = field(default_factory=dict)
+    policies: Mapping[str, Document] = {}
+    policies_before: Mapping[str, Document] = {}
+    models_before: Mapping[str, LiveModel] = {}
     declared: DeclaredModels = NOTHING
     guarded: bool | None = None
     used: frozenset[str] = frozenset()
     all_read: bool = True
     restored: frozenset[str] = frozenset()
-    extras: Mapping[str, tuple[UnknownField, ...]] = field(default_factory=dict)
+    extras: Mapping[str, tuple[UnknownField, ...]] = {}
     unchecked: str | None = None
     models: bool = False
     awaited: frozenset[str] = frozenset()
     consumers: FoundConsumers | None = None
     offline: str | None = None
-    drifts: Mapping[str, Drift] = field(default_factory=dict)
+    drifts: Mapping[str, Drift] = {}
 
     @property
     def unchanged(self) -> int:
@@ -127,7 +124,7 @@ def review(
     comparing = Comparison(before, after, declared, settings.partial, observed.live, written)
     effects = effects_of(plan, observed, comparing)
     affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
-    plan = replace(plan, traffic=traffic_of(plan, comparing, effects, affected))
+    plan = plan._replace(traffic=traffic_of(plan, comparing, effects, affected))
     moved = [*(change.name for change in plan.policies), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
     guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
@@ -178,7 +175,7 @@ def _refusals(
     """What the rules refuse besides the guards; `used` are removed policies, each with one that still targets it."""
     # A saved plan may be half applied: what is done counts no more, neither as a change nor as live.
     pending = tuple(c for c in plan.changes if live_state(c, observed.live.get(c.name)) is not LiveState.ALREADY)
-    left = replace(plan, changes=pending)
+    left = plan._replace(changes=pending)
     yield from _protected(plan, settings)
     yield from _too_many_removes(left, settings)
     yield from _too_much_change(left, observed, settings)

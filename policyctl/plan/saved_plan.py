@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -105,7 +104,7 @@ def write_plan(plan: Plan) -> str:
         "remote": plan.remote,
         "config": plan.config,
         **({"settings": plan.settings} if plan.settings else {}),
-        "counts": {name: getattr(plan.counts, name) for name in Counts.__dataclass_fields__},
+        "counts": plan.counts._asdict(),
         "kept": sorted(plan.kept),
         "unselected": sorted(plan.unselected),
         "changes": [_change_to_plain(change) for change in plan.changes],
@@ -192,7 +191,7 @@ def _change_from(saved: _SavedChange) -> Change:
     if saved.before_digest != change.before_digest():
         raise ValueError(f"the digest of what {format_path(change.name)} is to replace is wrong")
     if change.before is not None and change.after is not None:
-        change = replace(change, fields=fields_written(change.before, change.after))
+        change = change._replace(fields=fields_written(change.before, change.after))
         if not change.fields:
             raise ValueError(f"the update of {format_path(change.name)} changes nothing")
     if [field.model_dump() for field in saved.fields] != [field._asdict() for field in change.fields]:
@@ -276,9 +275,9 @@ def with_recomputed_counts(
         blocked=len(blocked),
         unreadable=unread_rows(named, observed, settings),
     )
-    changes = tuple(replace(change, file=files[change.name].file if change.name in files else None) for change in plan.changes)
+    changes = tuple(change._replace(file=files[change.name].file if change.name in files else None) for change in plan.changes)
     kept, unselected = frozenset(unchanged), frozenset(own)
-    return replace(plan, changes=changes, counts=counts, blocked=blocked, kept=kept, unselected=unselected)
+    return plan._replace(changes=changes, counts=counts, blocked=blocked, kept=kept, unselected=unselected)
 
 
 def rule_violations(plan: Plan, settings: Settings, *, removes: bool) -> Iterator[str]:

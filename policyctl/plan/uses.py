@@ -6,7 +6,7 @@ The path of what has an unknown form is added to `odd`: it may name a model that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from policyctl.policy.document import Document
@@ -90,7 +90,9 @@ def live_flow_oddities(row: Document) -> list[str]:
     return [] if isinstance(binding.get("flow"), dict | None) else ["binding.flow"]
 
 
-def selection_uses(selection: Document, odd: list[str]) -> Iterator[tuple[ConsumerKind, str, tuple[tuple[str, str], ...]]]:
+def selection_uses(
+    selection: Mapping[str, Any], odd: list[str]
+) -> Iterator[tuple[ConsumerKind, str, tuple[tuple[str, str], ...]]]:
     """What a tenant's settings, or a file of them, name: the kind of consumer, its name, and what it names."""
     if default := tuple(_at(selection, odd, "default_llm")):
         yield "tenant default", "default_llm", default

@@ -101,8 +101,7 @@ class Duplicates(NamedTuple):
         return f"{self.fault}; {remedy}"
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRows:
+class LiveRows(NamedTuple):
     """What a remote holds, sorted out: policies by canonical name, twins, and unreadable rows.
 
     `whole` means that this is everything, so that a policy of another name does not exist.

@@ -294,7 +294,7 @@ def digest_after(found: FoundDrift, done: Adoption) -> str | None:
     plan = found.review.plan
     if not all(one.change.name in done.adopted and _is_as_live(one, done, found) for one in found.report.drifts):
         return None
-    return replace(plan, changes=(), config=done.config, traffic={}).digest
+    return plan._replace(changes=(), config=done.config, traffic={}).digest
 
 
 def _is_as_live(drift: Drift, done: Adoption, found: FoundDrift) -> bool:

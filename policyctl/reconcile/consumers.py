@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache, partial
 from shlex import quote
 
@@ -83,7 +82,7 @@ def with_consumers(
     if not read:
         refusals = _refusals(reviewed, FoundConsumers(unread=NOT_READ), settings, unseen=unseen)
         note = "it was not read who uses what changes (--no-consumers)"
-        return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, note))
+        return reviewed._replace(refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, note))
     consumers = _consumers_besides_policies(reader, loaded)
     if consumers.empty and (reader.embedded or reader.identity.startswith(GIT)):
         return reviewed
@@ -95,7 +94,7 @@ def with_consumers(
     notes = [f"it is not known who uses what changes: {name} could not be read: {why}" for name, why in found.unread.items()]
     if any(change.action != "add" for change in reviewed.plan.changes):
         notes += consumers.not_inspected(_MOST_RELEASED)
-    return replace(reviewed, consumers=found, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
+    return reviewed._replace(consumers=found, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
 
 
 def _refusals(reviewed: Review, found: FoundConsumers, settings: Settings, *, unseen: bool) -> Iterator[str]:

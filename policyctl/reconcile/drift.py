@@ -256,4 +256,4 @@ def hold_edited(review: Review, evidence: Evidence, environment: Environment, se
         for one in drifts
         if one.moved == "unknown" and not one.edited_and_gone
     ]
-    return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
+    return review._replace(refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))

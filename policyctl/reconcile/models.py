@@ -8,7 +8,6 @@ is not known here, so a connection that is usable in neither stops a plan, and o
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -57,13 +56,13 @@ class KnownModels:
     def noted(self, reviewed: Review) -> Review:
         """The review of a plan that writes something, with notes on targeted models that are not known on the remote."""
         if not self.names:
-            return replace(reviewed, unchecked="targets not checked: the remote knows no models")
+            return reviewed._replace(unchecked="targets not checked: the remote knows no models")
         written = {change.name: change.after for change in reviewed.plan.policies if change.after is not None}
         policies = reviewed.policies.keys() | KnownPolicies.of(reviewed.policies).unclear
         there = {change.name for change in reviewed.plan.changes if change.kind == "model"} | reviewed.live
         declared = [name for name in self._declared if virtual_model(name) not in there]
         notes = only_declared(written, self.listed, declared, policies)
-        return replace(reviewed, notes=(*reviewed.notes, *notes))
+        return reviewed._replace(notes=(*reviewed.notes, *notes))
 
     def speller(self, policies: Collection[str], *, virtual: bool = False) -> Callable[[Policy], Policy]:
         """Returns a function that spells a policy's models as they are known. `policies` are names that are not models; with
@@ -129,7 +128,7 @@ def check_credentials(reader: Reader, reviewed: Review, allow_key_loss: Sequence
     if reader.connections is None:
         return reviewed
     refused, allowed = _keys_at_risk(reviewed, allow_key_loss, shows_keys=reader.shows_keys)
-    reviewed = replace(reviewed, refusals=(*reviewed.refusals, *refused), notes=(*reviewed.notes, *allowed))
+    reviewed = reviewed._replace(refusals=(*reviewed.refusals, *refused), notes=(*reviewed.notes, *allowed))
     uses = _uses(reviewed.plan)
     if not uses:
         return reviewed
@@ -138,13 +137,13 @@ def check_credentials(reader: Reader, reviewed: Review, allow_key_loss: Sequence
         entries = reader.connections.listed()
         if entries is None:
             unchecked = f"connections are not checked: this remote has no list of them ({listed(sorted(_app_ids(uses)))})"
-            return replace(reviewed, notes=(*reviewed.notes, unchecked))
+            return reviewed._replace(notes=(*reviewed.notes, unchecked))
         for use in uses:
             _check(use, _entries(use.app_id, reader.connections, entries), refusals.append, notes.append)
     except RemoteError as error:
         names = listed(sorted(_app_ids(uses)))
         refusals.append(f"it is not known whether models can use {names}, because connections cannot be read: {error}")
-    return replace(reviewed, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
+    return reviewed._replace(refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
 
 
 def _keys_at_risk(reviewed: Review, allowed: Sequence[str], *, shows_keys: bool) -> tuple[list[str], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 from policyctl.errors import Incomplete, PolicyctlError
@@ -21,7 +20,7 @@ def observe(reader: Reader, on_row: Callable[[], object] = lambda: None, kind: K
     not `whole`: it has the policies of one directory, and there may be others."""
     rows = (row for row in reader.rows() if kind is None or isinstance(row, VirtualModelRow) is (kind == "model"))
     observed = observe_rows(_row_count(rows, on_row))
-    return replace(observed, whole=not reader.identity.startswith(GIT))
+    return observed._replace(whole=not reader.identity.startswith(GIT))
 
 
 def look_up(reader: Reader, names: Collection[str]) -> LiveRows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
@@ -45,7 +44,7 @@ def hold_removals(review: Review, gone: Sequence[str], kept: str | None, unread:
     that are in a file all the same."""
     refusals = [f"{listed(gone)} may not be gone, so nothing is removed: {kept}"] if gone and kept else []
     notes = _notes({name: place for name in gone if (place := unread.where(name))})
-    return replace(review, refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
+    return review._replace(refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
 
 
 def _notes(places: Mapping[str, ExpectedFile]) -> Iterator[str]:
@@ -65,7 +64,7 @@ def note_untracked(review: Review, unread: UnreadFiles) -> Review:
     """The review with a note about files that were read and that git does not have: no code review shows them."""
     files = unread.untracked()
     note = f"git does not have all files that were read (untracked or ignored), so no review shows them: {listed(files)}"
-    return replace(review, notes=(*review.notes, note)) if files else review
+    return review._replace(notes=(*review.notes, note)) if files else review
 
 
 def plan_directory(
@@ -103,11 +102,11 @@ def plan_directory(
         spell=(models or KnownModels(reader)).speller(policies),
     )
     writes = any(change.after is not None for change in plan.changes)
-    plan = replace(plan, settings=environment.decides)
+    plan = plan._replace(settings=environment.decides)
     written = frozenset(policy.name for policy in desired if is_as_written(policy, observed.live.get(policy.name)))
     compared = [policy.name for policy in desired if policy.name not in written and selection.takes(policy.name)]
     reviewed = review(plan, observed, settings, declared, base() if writes else None, compared, written)
-    reviewed = replace(reviewed, refusals=(*reviewed.refusals, *_not_new(reader, plan)))
+    reviewed = reviewed._replace(refusals=(*reviewed.refusals, *_not_new(reader, plan)))
     if unread and removes:
         named = {policy.name for policy in desired}
         gone = [name for name in observed.live if name not in named and settings.in_scope(name) and selection.takes(name)]
@@ -219,14 +218,14 @@ def _plan_one(
     # The only unreadable rows that matter are those that some policy targets, and those that may target this one.
     documents = [*(policy.document for policy in desired), *(live.document for live in observed.live.values())]
     led_to = frozenset[str]().union(*map(references, documents)) if observed.unreadable else frozenset[str]()
-    others = replace(observed, unreadable=tuple(row for row in observed.unreadable if row.targets or row.name in led_to))
+    others = observed._replace(unreadable=tuple(row for row in observed.unreadable if row.targets or row.name in led_to))
     # No counts: the other policies were not compared, so there is nothing to be a share of.
-    reviewed = review(replace(plan, counts=Counts()), others, rules, declared, compared=[name])
+    reviewed = review(plan._replace(counts=Counts()), others, rules, declared, compared=[name])
     bound = [one for one in reviewed.affected if settings.in_scope(one.name)]
     affected = [one._replace(bound=True) for one in bound]
     breaches, _ = by_traffic(reviewed.plan, reviewed.policies, settings, reviewed.effects, affected, declared=declared)
     notes = (*reviewed.notes, *(f"plan and apply would refuse this: {breach}" for breach in breaches))
-    return replace(reviewed, guarded=None, notes=notes, all_read=observed.all_read)
+    return reviewed._replace(guarded=None, notes=notes, all_read=observed.all_read)
 
 
 def _refuse_circle(policy: Policy, observed: LiveRows) -> None:
@@ -278,7 +277,7 @@ def review_saved(
         f"{block.name}: {block.reason}" for block in plan.blocked if block.name in changed and block.name not in reviewed.live
     ]
     stale = (*stale_changes(plan, observed), *rows, *(() if refusals else _moved_otherwise(plan, reviewed.plan, observed)))
-    reviewed = replace(reviewed, plan=replace(reviewed.plan, traffic=plan.traffic), refusals=refusals, stale=stale)
+    reviewed = reviewed._replace(plan=reviewed.plan._replace(traffic=plan.traffic), refusals=refusals, stale=stale)
     return check_credentials(reader, models.noted(reviewed), settings.allow_key_loss) if writes else reviewed
 
 

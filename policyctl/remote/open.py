@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
@@ -29,7 +28,6 @@ from policyctl.remote.protocol import Backoff, Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:
-    from policyctl.load.referred import Held
     from policyctl.load.settings_file import AuthFile
     from policyctl.load.urls import Origin
     from policyctl.remote.hosts import HostPace, Hosts
@@ -39,8 +37,7 @@ if TYPE_CHECKING:
     from policyctl.remote.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(NamedTuple):
     """How to reach a remote: the login, authorities to trust, and the base of relative paths.
 
     `directory` and `environment` are what a git revision is read for. Files in `held` are not read from the disk: while a
@@ -52,8 +49,8 @@ class Access:
     ca_file: str | None = None
     base: Path = Path()
     directory: Path = Path("policies")
-    environment: Environment = field(default_factory=lambda: Environment(LOCAL))
-    held: Held = field(default_factory=dict)
+    environment: Environment = Environment(LOCAL)
+    held: Mapping[Path, bytes | str] = {}
     hosts: Hosts | None = None
 
     @property
@@ -82,7 +79,7 @@ class Access:
         See manual/architecture.md, safety rule 9.
         """
         same = url == own or (not (is_postgres(url) or is_postgres(own)) and origin(url) == origin(own))
-        return self if same else replace(self, auth=None)
+        return self if same else self._replace(auth=None)
 
 
 def _on_disk(path: Path) -> bytes | None:

@@ -6,9 +6,8 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from policyctl.policy.document import Document
 from policyctl.policy.names import Kind
@@ -110,8 +109,7 @@ class Writer(Reader, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """Limits in seconds of exponential backoff; clock, sleep and random source can be replaced in tests.
 
     The n-th wait is random between 0 and `first` × 2ⁿ (at most `longest`): full jitter, so that clients that failed together

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
@@ -47,12 +46,12 @@ def _marks(review: Review) -> tuple[str, str]:
     """
     from policyctl.report.headline import losses_text  # imports the effect engine
 
-    plan, consumers = replace(review.plan, environment="", counts=Counts()), review.consumers
+    plan, consumers = review.plan._replace(environment="", counts=Counts()), review.consumers
     effects: dict[str, tuple[Action, Effect | None]] = {one.name: ("update", one.effect) for one in review.affected}
     effects |= {one.name: (one.action, review.effects.get(one.name)) for one in plan.changes}
     losses = [] if consumers is None else [losses_text(name, *effect, review) for name, effect in effects.items()]
     changes = [[one.action, one.name, one.before, one.after] for one in plan.changes]
-    shown = plan_text(replace(review, plan=plan, consumers=None), "", Style(), verbose=True)
+    shown = plan_text(review._replace(plan=plan, consumers=None), "", Style(), verbose=True)
     return digest([changes, shown, losses]), digest([] if consumers is None else [used_by(name, review) for name in effects])
 
 

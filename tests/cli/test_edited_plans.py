@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ def updated(name: str, *targets: str) -> Change:
 def rewrite(*changes: Change) -> None:
     """Give the saved plan these changes, with a digest and a checksum that are right."""
     plan = read_plan(PLAN.read_text("utf-8"), str(PLAN))
-    PLAN.write_text(write_plan(replace(plan, changes=ordered(changes))), "utf-8")
+    PLAN.write_text(write_plan(plan._replace(changes=ordered(changes))), "utf-8")
 
 
 def seal(edit: Callable[[dict[str, Any]], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,7 @@ def test_an_edited_saved_plan_is_refused(case: str, managed: Project, policyctl:
     edit(after)
     fields = fields_between(change.before or {}, after)
     PLAN.write_text(
-        write_plan(replace(plan, changes=(replace(change, after=after, fields=fields),))),
+        write_plan(plan._replace(changes=(change._replace(after=after, fields=fields),))),
         "utf-8",
     )
     before = LOCAL.read_bytes()
@@ -190,7 +189,7 @@ def test_a_saved_plan_that_removes_a_model_in_use_is_refused(managed: Project, p
     assert policyctl("plan", "--out", PLAN).code == 0
     plan = read_plan(PLAN.read_text("utf-8"), "plan.json")
     changes = ordered([*plan.changes, remove(live_models()[MODEL.format("b")])])
-    PLAN.write_text(write_plan(replace(plan, changes=changes)), "utf-8")
+    PLAN.write_text(write_plan(plan._replace(changes=changes)), "utf-8")
     ran = policyctl("apply", PLAN, "--yes")
     assert ran.code == 3
     assert "virtual-model/openai/b would be removed, but virtual-policy/pb still targets it" in ran.out + ran.err

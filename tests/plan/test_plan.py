@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -153,7 +152,7 @@ def test_twice_as_many_changes_take_twice_the_lookups(chained: bool) -> None:
     def lookups(count: int) -> int:
         target = "virtual-policy/policy-{:04}" if chained else "virtual-model/m/{}"
         changes = [
-            replace(change, name=Name(change.name))
+            change._replace(name=Name(change.name))
             for change in (add(policy(f"policy-{number:04}", target.format(number + 1))) for number in range(count))
         ]
         Name.lookups = 0

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,9 +106,9 @@ def test_what_stops_an_apply_does_so_before_any_write(case: str, tmp_path: Path,
     database = Path("a.db")
     review = reviewed(database, "one", "two")
     if why == "refused":
-        review = replace(review, refusals=("a reason",))
+        review = review._replace(refusals=("a reason",))
     if why == "stale":
-        review = replace(review, stale=("a reason",))
+        review = review._replace(stale=("a reason",))
     if why == "changed":
         put([row("one", display_name="by another client")], database)
     before = live_documents(database)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -29,7 +28,7 @@ def stale() -> Review:
     desired = [policy("a", "one", "two"), policy("b", "x")]
     moved = observe_rows([row("a", "three")])
     saved = plan(desired, [row("a", "one")])
-    return replace(review(saved, moved, Settings()), stale=stale_changes(saved, moved))
+    return review(saved, moved, Settings())._replace(stale=stale_changes(saved, moved))
 
 
 def affected() -> Review:
@@ -82,10 +81,10 @@ def overridden() -> Review:
     back, settings = policy("a", "one"), Settings(limits=Limits(0, 100))
     rows = [row("a", "two"), row("gone")]
     allowed = (Override("--max-removes", "1", f"{HOSTILE} is gone", "ana"), Override("--allow-guard", "max_calls"))
-    made = replace(plan([back], rows, settings), overrides=allowed)
+    made = plan([back], rows, settings)._replace(overrides=allowed)
     found = review(made, observe_rows(rows), Settings(limits=Limits(1, 100)), reviewed={back.name: back.document})
-    return replace(
-        found, branch=BranchChecks(failed_tests=(f"policies/a.test.yaml: {HOSTILE}: status: expected 200, got 503",))
+    return found._replace(
+        branch=BranchChecks(failed_tests=(f"policies/a.test.yaml: {HOSTILE}: status: expected 200, got 503",))
     )
 
 
@@ -105,7 +104,7 @@ def used(plain: Review, agents: Mapping[str, Sequence[str]]) -> Review:
     found = consumers_of(Sources(agents=tuple(rows)))
     found.policies({**plain.policies, **plain.policies_before})
     names = [*(change.name for change in plain.plan.changes), *(one.name for one in plain.affected)]
-    return replace(plain, consumers=FoundConsumers({name: found.of(name) for name in names}))
+    return plain._replace(consumers=FoundConsumers({name: found.of(name) for name in names}))
 
 
 def swapped() -> Review:
@@ -159,8 +158,7 @@ MAKERS: dict[str, Callable[[], Review]] = {
         [policy("a", "one", "two", description="new"), policy("b", "x", retry={"attempts": 0})],
         [row("a", "one", "two"), row("b", "x")],
     ),
-    "settings": lambda: replace(
-        reviewed([policy("a")], [row("a")]),
+    "settings": lambda: reviewed([policy("a")], [row("a")])._replace(
         branch=BranchChecks(
             settings=(
                 FieldChange("limits.max_removes", 5, 50),

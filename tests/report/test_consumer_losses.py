@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -89,7 +88,7 @@ CASES: dict[str, Case] = {
 
 
 def using(review: Review, name: str, uses: tuple[ConsumerUse, ...], **unread: str) -> Review:
-    return replace(review, consumers=FoundConsumers({name: uses}, unread))
+    return review._replace(consumers=FoundConsumers({name: uses}, unread))
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -113,7 +112,7 @@ def test_a_model_whose_calls_change_may_cost_its_users_anything() -> None:
 def test_where_a_list_could_not_be_read_there_may_be_more() -> None:
     review = using(reviewed([], [row("p", GPT)]), P, (A,), tools="403")
     assert losses_text(P, "remove", None, review) == "at least 1 agent would name a policy that no longer exists"
-    assert losses_text(P, "remove", None, replace(review, consumers=None)) == ""
+    assert losses_text(P, "remove", None, review._replace(consumers=None)) == ""
 
 
 def test_those_that_lose_come_first() -> None:

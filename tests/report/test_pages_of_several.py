@@ -30,7 +30,7 @@ def fleet_of(reviews: Mapping[str, Review], *others: EnvironmentResult) -> Fleet
     """A run over environments with these plans."""
     results = []
     for name, review in reviews.items():
-        own = replace(review, plan=replace(review.plan, environment=name))
+        own = review._replace(plan=review.plan._replace(environment=name))
         results.append(replace(planned(own, name, f"sqlite:///{name}.db"), review=own))
     return FleetResult("plan", (*results, *others))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,8 +77,7 @@ def test_no_setting_hides_behind_others() -> None:
     reasons = [{"guard": "max_calls", "policy": f"p-{number}", "reason": "because " * 30} for number in range(40)]
     rows = [FieldChange(f"environments.a.limits.{number}", None, number) for number in range(60)]
     every = {"guard": "deny_new", "policy": "*", "reason": "r" * 300}
-    review = replace(
-        PLANS["empty"],
+    review = PLANS["empty"]._replace(
         branch=BranchChecks(
             settings=(
                 *rows,
@@ -113,7 +111,7 @@ MANY = tuple(FieldChange(f"environments.a{number}.remote", None, f"https://{'x' 
 def test_a_page_that_leaves_out_a_change_of_the_settings_approves_nothing_and_says_so_first(
     changed: tuple[FieldChange, ...], rows: int
 ) -> None:
-    review = replace(PLANS["mixed"], branch=BranchChecks(settings=changed))
+    review = PLANS["mixed"]._replace(branch=BranchChecks(settings=changed))
     text = page(review)
     assert len(text.encode()) <= COMMENT_BYTES
     assert "approves none -->" in text.split("\n")[1]
@@ -143,7 +141,7 @@ def test_warnings_and_notes_leave_the_room_to_the_changes() -> None:
     long = tuple("\U0001f600" * 600 for _ in range(40))
     review = reviewed([policy(f"new-{number}") for number in range(25)], [])
     text = page(
-        replace(review, notes=long, refusals=long, branch=BranchChecks(settings=tuple(FieldChange(one, 1, 2) for one in long)))
+        review._replace(notes=long, refusals=long, branch=BranchChecks(settings=tuple(FieldChange(one, 1, 2) for one in long)))
     )
     rows = Page(text).texts("td")[1::3]
     assert sorted(rows) == sorted(f"new-{number}" for number in range(25))
@@ -248,7 +246,7 @@ def test_a_comment_that_does_not_show_the_plan_approves_nothing() -> None:
 
 
 def test_many_refusals_are_counted() -> None:
-    many = replace(PLANS["refused"], refusals=tuple(f"refusal {number}" for number in range(50)))
+    many = PLANS["refused"]._replace(refusals=tuple(f"refusal {number}" for number in range(50)))
     items = Page(page(many)).texts("li")
     assert items[-1] == "and 30 more"
     assert items[:-1] == [f"refusal {number}" for number in range(20)]
@@ -349,7 +347,7 @@ def test_whatever_the_policies_are_it_fits_and_nothing_in_it_acts(
 @settings(max_examples=examples(20))
 def test_the_verdict_fits_in_the_least_room(texts: list[str]) -> None:
     rows = [row(text, text) for text in texts]
-    review = replace(reviewed([policy("a")], rows), refusals=tuple(texts), notes=tuple(texts), stale=tuple(texts))
+    review = reviewed([policy("a")], rows)._replace(refusals=tuple(texts), notes=tuple(texts), stale=tuple(texts))
     text = page(review, LEAST_BYTES)
     assert len(text.encode()) <= LEAST_BYTES
     assert Page(text).wrong == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Override, Settings
@@ -39,8 +38,8 @@ def hostile(text: str) -> Review:
         {"id": text, "name": text, "policy": text},
     ]
     review = reviewed(desired, rows, Settings(protect=("*",), allow_remove=(text,)))
-    plan = replace(review.plan, overrides=(Override("--allow-remove", text, text, text),))
-    return replace(review, plan=plan, stale=(text,), branch=BranchChecks(failed_tests=(text,)), restored=frozenset({names[2]}))
+    plan = review.plan._replace(overrides=(Override("--allow-remove", text, text, text),))
+    return review._replace(plan=plan, stale=(text,), branch=BranchChecks(failed_tests=(text,)), restored=frozenset({names[2]}))
 
 
 def acting(text: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -226,7 +225,7 @@ def _left_of(approval: Approval, subject: Subject, console: Console) -> Approval
         return approval
     done = len(parts) - len(waiting(parts, subject.plan))
     console.say(f"already done in {count(done, 'environment')}; the plans of the others are those that it showed")
-    return replace(approval, digest=whole.digest)
+    return approval._replace(digest=whole.digest)
 
 
 def _summed(found: Sequence[Approval], subject: Subject, console: Console, nothing: Callable[[str], Approval]) -> Approval:

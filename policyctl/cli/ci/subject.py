@@ -93,7 +93,7 @@ class _One(Subject):
         return review_directory(open_session(self._options), Selection(), Overrides(consumers=False)).plan
 
     def overriding(self, overrides: tuple[Override, ...]) -> Plan:
-        return replace(self.plan, overrides=overrides)
+        return self.plan._replace(overrides=overrides)
 
 
 class _Several(Subject):
@@ -133,7 +133,7 @@ class _Several(Subject):
 
     def overriding(self, overrides: tuple[Override, ...]) -> FleetResult:
         results = tuple(
-            replace(one, digest=replace(self._plans[one.name], overrides=overrides).digest) if one.digest else one
+            replace(one, digest=self._plans[one.name]._replace(overrides=overrides).digest) if one.digest else one
             for one in self.plan.results
         )
         return self.plan._replace(results=results, overrides=overrides)
