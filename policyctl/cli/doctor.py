@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,6 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.errors import InvalidInput, PolicyctlError, errors_in
 from policyctl.load.urls import is_http
 from policyctl.report.format import Style, escape, json_text
-
-if TYPE_CHECKING:
-    pass
 
 _LOOKS: dict[Status, str] = {"ok": "green", "warning": "yellow", "failed": "red", "not checked": "dim"}
 

@@ -56,7 +56,7 @@ def environment_text(config: Config, environment: Environment, style: Style) -> 
     rows = list(_settings(config, environment))
     width = max(len(path) for path, _, _ in rows)
     shown = [(padded(path, width), value(item, longest=None), origin) for path, item, origin in rows]
-    longest = max(len(text) for _, text, _ in shown if len(text) <= 60)
+    longest = max(len(text) for _, text, _ in shown if len(text) <= _WIDEST)
     lines = [
         f"{style.paint(path, 'bold')}  {padded(text, longest)}  {style.paint(origin, 'dim')}" for path, text, origin in shown
     ]

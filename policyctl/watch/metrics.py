@@ -17,7 +17,6 @@ from policyctl.watch.status import FAILING, Board
 if TYPE_CHECKING:
     from policyctl.remote.hosts import HostTally
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _UNUSUAL = re.compile(r"[^a-zA-Z0-9_]")
 

@@ -6,7 +6,7 @@ import pytest
 
 from policyctl.lint.directory import lint
 from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES
-from policyctl.rules.virtual_models import MODEL_RULES
+from policyctl.rules.lint import MODEL_RULES
 from tests.lint.builders import A, B, C, Target, group, model, retry
 
 COMMENT_CODES = {"P491", "P492"}

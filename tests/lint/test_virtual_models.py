@@ -8,7 +8,7 @@ import pytest
 
 from policyctl.lint.directory import check_model
 from policyctl.policy.model_schema import read_model
-from policyctl.rules.virtual_models import MODEL_RULES
+from policyctl.rules.lint import MODEL_RULES
 
 HEAD: dict[str, Any] = {"spec_version": "v1", "kind": "model", "app_id": "creds"}
 CASES: dict[str, tuple[dict[str, Any], str]] = {
