@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from policyctl.cli.options import Options
 from policyctl.cli.queue import VARIABLE as DATABASE_VARIABLE
 from policyctl.cli.queue import open_queue
 from policyctl.cli.session import Session, open_config, session_of
-from policyctl.errors import InvalidInput, errors_in
+from policyctl.errors import InvalidInput, RemoteError, errors_in
 from policyctl.load.environment import Config, listed_names
 from policyctl.load.urls import Origin, is_http, is_loopback, origin
 from policyctl.reconcile.audit import audit_record
 from policyctl.reconcile.observe import observe
-from policyctl.remote.open import open_sender
+from policyctl.remote.open import Access, open_sender
 from policyctl.remote.protocol import Backoff, Reader
 from policyctl.report.format import count
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "warning", "failed", "not checked"]
 _SECRETS = ("api_key", "password", "token")
 _SLOW = 5.0  # seconds for a list
+_PATIENCE = 10.0  # seconds for a connection
 _SKEW = 60  # seconds between two clocks; tokens are replaced that long before their end
 _ENDS_SOON = 14  # days
 _FEW = 10  # requests
@@ -163,25 +165,46 @@ def _secrets(visit: Visit) -> CheckResult:
 
 
 def _dns(visit: Visit) -> CheckResult:
-    from policyctl.remote.probe import addresses
-
     if visit.proxy:
         return CheckResult("ok", f"left to the proxy {visit.proxy}")
-    found = addresses(visit.place)
+    found = _addresses(visit.place)
     return CheckResult("ok", f"{visit.place.host} is {listed_names(found)}")
 
 
-def _connection(visit: Visit) -> CheckResult:
-    from policyctl.remote.probe import connect
+def _addresses(place: Origin) -> list[str]:
+    """The addresses of a host's name. Raises RemoteError without any."""
+    try:
+        found = socket.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or "not a name"
+        raise RemoteError(f"{place.host} cannot be found: {why}; check the host of the remote, and the name server") from None
+    return sorted({str(address[0]) for *_, address in found})
 
+
+def _connection(visit: Visit) -> CheckResult:
     if visit.proxy:
         return CheckResult("ok", f"left to the proxy {visit.proxy}")
-    return CheckResult("ok", f"{visit.place.host}:{visit.place.port} in {connect(visit.place):.3f} s")
+    began = time.monotonic()
+    _opened(visit.place).close()
+    return CheckResult("ok", f"{visit.place.host}:{visit.place.port} in {time.monotonic() - began:.3f} s")
+
+
+def _opened(place: Origin) -> socket.socket:
+    """A connection. Raises RemoteError when the port does not accept one."""
+    try:
+        return socket.create_connection((place.host, place.port or 0), _PATIENCE)
+    except OSError as error:
+        where = f"{place.host}:{place.port}"
+        raise RemoteError(f"{where} cannot be reached: {_why(error)}; check that it runs, and firewalls in between") from None
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return getattr(error, "reason", None) or error.strerror or "the connection was closed"
 
 
 def _tls(visit: Visit) -> CheckResult:
-    from policyctl.remote.probe import days_of_certificate
-
     if visit.place.scheme == "http":
         near = is_loopback(visit.session.url)
         return (
@@ -189,10 +212,30 @@ def _tls(visit: Visit) -> CheckResult:
         )
     if visit.proxy:
         return CheckResult("ok", f"through the proxy {visit.proxy}, checked with the first request")
-    days = days_of_certificate(visit.place, visit.session.access)
+    days = _days_of_certificate(visit.place, visit.session.access)
     if days < _ENDS_SOON:
         return CheckResult("warning", f"the certificate of {visit.place.host} ends in {days:.0f} days; have it renewed")
     return CheckResult("ok", f"the certificate is trusted for {days:.0f} days")
+
+
+def _days_of_certificate(place: Origin, access: Access) -> float:
+    """The days until the service's certificate ends. Raises RemoteError for one that is not trusted."""
+    import ssl
+
+    from policyctl.remote.http import trusted
+
+    context = trusted(access.authorities, access.read)
+    with _opened(place) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname=place.host) as secure:
+                ends = (secure.getpeercert() or {}).get("notAfter")
+        except ssl.SSLCertVerificationError as error:
+            why = error.verify_message
+            raise RemoteError(f"the certificate of {place.host} is not trusted: {why}; set ca_file to its authority") from None
+        except OSError as error:
+            where = f"{place.host}:{place.port}"
+            raise RemoteError(f"{where} does not answer with TLS: {_why(error)}; is it an http:// service?") from None
+    return (ssl.cert_time_to_seconds(str(ends)) - time.time()) / 86_400
 
 
 def _login(visit: Visit) -> CheckResult:
