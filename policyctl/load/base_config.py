@@ -15,7 +15,7 @@ from policyctl.effect.context import DeclaredModels
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
-from policyctl.load.git.revision import Revision, TreeEntry, merge_base
+from policyctl.load.git.revision import Revision, TreeEntry, merge_base_of
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
@@ -185,7 +185,8 @@ def read_base(directory: Path, revision: str) -> BaseConfig:
     Raises PolicyctlError when the two have no common commit or a policyctl.yaml there is invalid, UsageError for an unknown
     revision.
     """
-    then, left = Revision(directory, revision), Revision(directory, merge_base(directory, revision))
+    then = Revision(directory, revision)
+    left = Revision(directory, merge_base_of(then.repository, revision, then.commit))
     base = _base_of(revision, then, f"on {revision}")
     if then.commit == left.commit:
         return base

@@ -6,6 +6,7 @@ Nothing is checked out or fetched, and nothing that a checkout holds is run. Thi
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 _MAX_POINTER = 8192  # bytes of a `.git` file
@@ -45,3 +46,20 @@ def is_ours(top: Path) -> bool:
         return all(path.lstat().st_uid in owners for path in (top, top / ".git", git_folder(top)))
     except OSError:
         return False
+
+
+def as_named(directory: Path) -> Path:
+    """The absolute path with no link followed, not even one in the shell's working directory (PWD), if that is known."""
+    here = os.environ.get("PWD", "")
+    with suppress(OSError):
+        if os.path.isabs(here) and ".." not in directory.parts and os.path.samefile(here, os.curdir):
+            return Path(os.path.abspath(os.path.join(here, directory)))
+    return Path(os.path.abspath(directory))
+
+
+def resolved(path: Path) -> Path | None:
+    """The resolved path; None for a link that leads back to itself, which Python before 3.13 refuses to resolve."""
+    try:
+        return path.resolve()
+    except RuntimeError:
+        return None

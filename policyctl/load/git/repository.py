@@ -21,8 +21,9 @@ from functools import cached_property
 from pathlib import Path
 
 from policyctl.errors import PolicyctlError, Refused
-from policyctl.load.git import git_folder, is_ours, repository_top
+from policyctl.load.git import as_named, git_folder, is_ours, repository_top, resolved
 from policyctl.policy.findings import without_userinfo
+from policyctl.policy.memo import MOST
 
 _SECONDS = 60
 WHOLE_HISTORY = "fetch the whole history (actions/checkout: fetch-depth: 0, GitLab: GIT_DEPTH: 0)"
@@ -54,6 +55,10 @@ _OVER = tuple(word for setting in _SETTINGS for word in ("-c", setting))
 
 class MissingObject(PolicyctlError):
     """The repository lacks an object: it is a partial clone, or damaged."""
+
+
+_SHORT = 16 * 1024  # bytes of an output that is kept; of those at most as many as of anything that is remembered
+_KNOWN: dict[tuple[Repository, tuple[str, ...], bytes], bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -91,12 +96,24 @@ class Repository:
         where = (f"--git-dir={self.git_folder}", f"--work-tree={self.top}", "--no-pager")
         return _run(self.top, (*_OVER, *where, *args), _INSTEAD, given)
 
+    def of_objects(self, *args: str, given: bytes = b"") -> bytes:
+        """The output of a git command that names objects by their full ids, and nothing else of the repository: what they hold
+        never changes, so it is run once. Raises as `output`; an object that is missing may be there the next time."""
+        key = (self, args, given)
+        if (known := _KNOWN.get(key)) is None:
+            known = self.output(*args, given=given)
+            if len(given) + len(known) <= _SHORT and b" missing\n" not in known:
+                if len(_KNOWN) >= MOST:
+                    _KNOWN.clear()
+                _KNOWN[key] = known
+        return known
+
     def sizes(self, ids: Sequence[str]) -> list[int | None]:
         """The sizes of objects in bytes; None for an object that the repository lacks."""
         if not ids:
             return []
         try:
-            lines = self.output("cat-file", "--batch-check=%(objectsize)", given=_lines(ids)).decode().splitlines()
+            lines = self.of_objects("cat-file", "--batch-check=%(objectsize)", given=_lines(ids)).decode().splitlines()
         except MissingObject:
             return [None] * len(ids)
         return [None if line.endswith("missing") else int(line) for line in lines]
@@ -105,7 +122,7 @@ class Repository:
         """The contents of objects, read together. Raises MissingObject if the repository lacks one."""
         if not ids:
             return []
-        found = list(self._objects(self.output("cat-file", "--batch", given=_lines(ids))))
+        found = list(self._objects(self.of_objects("cat-file", "--batch", given=_lines(ids))))
         if len(found) != len(ids):
             raise PolicyctlError(f"git did not return all objects of the repository {self.top}")
         return found
@@ -154,13 +171,13 @@ def named_in(directory: Path) -> tuple[Repository, str] | None:
     from: both raise Refused. Links above the top belong to the machine. Raises PolicyctlError as `find_repository` and
     `path_of` do.
     """
-    path = _as_named(directory)
+    path = as_named(directory)
     top = repository_top(path)
     if top is None:
         return None
     repository = _repository_at(top)
     below = path.relative_to(top)
-    if _resolved(directory) != repository.top / below:
+    if resolved(directory) != repository.top / below:
         raise Refused(
             f"{directory} is a link or below one, so its content at a revision is not known; "
             "replace the link by the directory, or name the directory that it leads to"
@@ -171,23 +188,6 @@ def named_in(directory: Path) -> tuple[Repository, str] | None:
             "branch chooses; keep the policies in the repository itself"
         )
     return repository, _folder(directory, below)
-
-
-def _as_named(directory: Path) -> Path:
-    """The absolute path with no link followed, not even one in the shell's working directory (PWD), if that is known."""
-    here = os.environ.get("PWD", "")
-    with suppress(OSError):
-        if os.path.isabs(here) and ".." not in directory.parts and os.path.samefile(here, os.curdir):
-            return Path(os.path.abspath(os.path.join(here, directory)))
-    return Path(os.path.abspath(directory))
-
-
-def _resolved(path: Path) -> Path | None:
-    """The resolved path; None for a link that leads back to itself, which Python before 3.13 refuses to resolve."""
-    try:
-        return path.resolve()
-    except RuntimeError:
-        return None
 
 
 def _is_brought(top: Path) -> bool:

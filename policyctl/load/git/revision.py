@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
@@ -36,8 +37,12 @@ def commit_of(repository: Repository, revision: str) -> str:
     """
     if complaint := revision_error(revision):
         raise UsageError(f"the git revision {complaint}")
+    command = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if _FULL_ID.fullmatch(revision):
+        with suppress(PolicyctlError):  # why there is none is found out below
+            return repository.of_objects(*command).decode().split()[-1]
     is_known = _is_one_thing(repository, _SUFFIX.sub("", revision))
-    found = repository.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    found = repository.run(*command)
     if is_known and not found.returncode:
         return found.stdout.decode().split()[-1]
     if b"promisor remote" in found.stderr:
@@ -47,10 +52,12 @@ def commit_of(repository: Repository, revision: str) -> str:
     raise UsageError(f"unknown git revision {revision!r} (fetch it, or name another)")
 
 
-def merge_base_of(repository: Repository, revision: str) -> str:
-    """The id of the commit at which the checked out branch left a revision. Raises as `commit_of`, and if there is none."""
-    ran = repository.run("merge-base", commit_of(repository, revision), commit_of(repository, "HEAD"))
+def merge_base_of(repository: Repository, revision: str, commit: str | None = None) -> str:
+    """The id of the commit at which the checked out branch left a revision, whose `commit` may be known. Raises as `commit_of`,
+    and if there is none."""
+    ran = repository.run("merge-base", commit or commit_of(repository, revision), "HEAD")
     if ran.returncode:
+        commit_of(repository, "HEAD")  # there may be no commit
         raise PolicyctlError(f"the checked out commit has no commit in common with {revision}; {WHOLE_HISTORY}")
     return ran.stdout.decode().strip()
 
@@ -193,7 +200,7 @@ class Revision:
     def is_behind_head(self) -> bool:
         """Whether the commit is the checked out one, or in its history. Raises PolicyctlError if git cannot tell."""
         repository = self.repository
-        ran = repository.run("merge-base", "--is-ancestor", self.commit, commit_of(repository, "HEAD"))
+        ran = repository.run("merge-base", "--is-ancestor", self.commit, "HEAD")
         if ran.returncode > 1:
             repository.fail(ran.stderr)
         return ran.returncode == 0
@@ -310,7 +317,7 @@ def required_repository(directory: Path) -> tuple[Repository, str]:
 def entries_at(repository: Repository, commit: str, paths: Sequence[str], *, inside: bool = True) -> Iterator[TreeEntry]:
     """The lines of `git ls-tree`, `mode type object<tab>path`, as entries without directories. Their content is listed if
     `inside`, else only the paths themselves."""
-    listing = repository.output("ls-tree", *(["-r"] if inside else []), "-z", "--full-tree", commit, "--", *paths)
+    listing = repository.of_objects("ls-tree", *(["-r"] if inside else []), "-z", "--full-tree", commit, "--", *paths)
     for line in os.fsdecode(listing).split("\0"):
         if line:
             facts, _, path = line.partition("\t")
