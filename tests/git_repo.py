@@ -31,7 +31,16 @@ def git(folder: Path, *args: str) -> str:
 def commit(folder: Path, below: str = ".") -> str:
     """Commit everything `below` a folder, which becomes a repository if it is none; the commit's id."""
     if not (folder / ".git").exists():
-        git(folder, "init", "--quiet", "--initial-branch=main")
+        git(folder, "init", "--quiet", "--initial-branch=main", "--template=")
     git(folder, "add", "--all", "--force", "--", below)
     git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
-    return git(folder, "rev-parse", "HEAD").strip()
+    return checked_out(folder)
+
+
+def checked_out(folder: Path) -> str:
+    """The id of the commit that is checked out; read here where one was just made, since git takes its time to start."""
+    try:
+        head = (folder / ".git" / "HEAD").read_text("ascii").strip()
+        return (folder / ".git" / head.removeprefix("ref: ")).read_text("ascii").strip() if head.startswith("ref: ") else head
+    except OSError:  # another directory has it: a worktree, a submodule
+        return git(folder, "rev-parse", "HEAD").strip()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.forges import Forge
 from tests.conftest import Policyctl, Project, Ran
-from tests.git_repo import git
+from tests.git_repo import checked_out, git
 from tests.sqlite_rows import live_documents
 from tests.workflow_runner import proposed
 
@@ -34,7 +34,7 @@ class Work:
         git(self.project.folder, "init", "--quiet", "--initial-branch=main")
         git(self.project.folder, "add", "--all", "policies")
         git(self.project.folder, "commit", "--quiet", "--allow-empty", "--message=x")
-        return git(self.project.folder, "rev-parse", "HEAD").strip()
+        return checked_out(self.project.folder)
 
     def settle(self) -> None:
         """Take what the files say for what pull requests are to be merged into."""
@@ -44,7 +44,7 @@ class Work:
         """Plan what the files say, and show it on a pull request."""
         self.plan(*args)
         with self._patch.context() as step:
-            head = self.head or git(self.project.folder, "rev-parse", "HEAD").strip()
+            head = self.head or checked_out(self.project.folder)
             self.forge.proposals[number] = (head, self.target)
             event = self.project.folder.parent / f"{self.project.folder.name}.event"
             for name, value in proposed(event, head, self.target).items():

@@ -14,7 +14,7 @@ import pytest
 from tests.cli.forges import Forge
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
 from tests.examples import examples
-from tests.git_repo import commit, git
+from tests.git_repo import checked_out, commit, git
 from tests.sqlite_rows import drop, edit, live_documents, put, row
 
 AUDIT = Path("audit.jsonl")
@@ -397,7 +397,7 @@ def test_a_pull_request_has_the_edits_and_what_they_do(step: Forge, applied: Pro
     ran = propose(policyctl)
     assert (ran.code, ran.err.endswith("a pull request was opened\n")) == (0, True)
     ((branch, pushed),) = step.branches.items()
-    head = git(applied.folder, "rev-parse", "HEAD").strip()
+    head = checked_out(applied.folder)
     assert (branch.startswith("policyctl/drift-local-"), pushed["start"]) == (True, head)
     text = ANYGEM.replace("0.75", "0.6").replace("0.25", "0.4")
     assert pushed["files"] == {"policies/anygem.yaml": text}
@@ -441,7 +441,7 @@ def test_the_commit_is_replaced_when_the_files_would_be_others(step: Forge, appl
     commit(applied.folder, "policies")
     assert propose(policyctl).code == 0
     ((_, pushed),) = step.branches.items()
-    assert pushed["start"] == git(applied.folder, "rev-parse", "HEAD").strip()
+    assert pushed["start"] == checked_out(applied.folder)
     text = ANYGEM.replace("attempts: 1", "attempts: 2").replace("0.75", "0.6").replace("0.25", "0.4")
     assert pushed["files"] == {"policies/anygem.yaml": text}
 

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from policyctl.plan.drift import MOVED
 from policyctl.report import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
-from tests.git_repo import commit, git
+from tests.git_repo import checked_out, commit, git
 from tests.server.serving import loopback, serving_here
 from tests.sqlite_rows import LOCAL, drop, edit, live_documents, put, row
 
@@ -264,7 +264,7 @@ def test_a_policy_that_was_renamed_to_another_file_keeps_its_history(applied: Pr
 
 def test_a_checkout_that_is_behind_takes_a_newer_version_for_what_it_is(applied: Project, policyctl: Policyctl) -> None:
     """The default branch moved on and was applied; this branch does not have it yet."""
-    old = git(applied.folder, "rev-parse", "HEAD").strip()
+    old = checked_out(applied.folder)
     git_edits(applied)
     assert policyctl("apply", "--yes").code == 0
     git(applied.folder, "update-ref", "refs/remotes/origin/main", "HEAD")

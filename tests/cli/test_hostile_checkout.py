@@ -56,6 +56,7 @@ class Checkout:
         git(top, "tag", "HEAD", evil)
         git(top, "tag", "refs/heads/main", evil)
         git(top, "replace", self.base, evil)
+        (top / ".git" / "info").mkdir(exist_ok=True)
         (top / ".git" / "info" / "grafts").write_text(f"{self.head} {evil}\n", "utf-8")
         for name in ("HEAD", "config", "objects", "refs", "packed-refs", "index"):
             source = top / ".git" / name

@@ -17,16 +17,17 @@ MODELS = ("a", "b", "c", "d", "e", "f")
 NO_TARGET = {case for case, one in CASES.items() if one["expect"]["status"] is None}
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_status_and_calls_are_as_recorded(gateway: Running, case: str) -> None:
-    policy, script, expect = (CASES[case][key] for key in ("policy", "script", "expect"))
-    gateway.take({"p": policy}, *MODELS)
-    gateway.upstream.play(script)
-    answer = gateway.chat()
-    assert (answer.status_code, gateway.upstream.calls) == (503 if case in NO_TARGET else expect["status"], expect["calls"])
-    # The simulator, which is driven by the same course, sees the same.
-    walked = simulate(read_tree({"policy": policy}), script, lambda: 0.0)
-    assert (walked.models, sum(call.wait for call in walked.calls)) == (gateway.upstream.calls, sum(gateway.waits))
+def test_status_and_calls_are_as_recorded(gateway: Running) -> None:
+    for case, one in CASES.items():
+        policy, script, expect = (one[key] for key in ("policy", "script", "expect"))
+        gateway.take({"p": policy}, *MODELS)
+        gateway.upstream.play(script)
+        seen = gateway.chat().status_code, gateway.upstream.calls
+        assert seen == (503 if case in NO_TARGET else expect["status"], expect["calls"]), case
+        # The simulator, which is driven by the same course, sees the same.
+        walked = simulate(read_tree({"policy": policy}), script, lambda: 0.0)
+        waited = sum(call.wait for call in walked.calls)
+        assert (walked.models, waited) == (gateway.upstream.calls, sum(gateway.waits)), case
 
 
 @pytest.mark.parametrize("case", BACKOFF)

@@ -25,19 +25,19 @@ texts = st.text(st.characters() | st.sampled_from(":#[ \n\x1b\x9b\ud800ab"), max
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("trap", TRAPS)
-def test_no_format_of_a_plan_holds_anything_that_acts(form: Form, trap: str) -> None:
-    text = render_plan(form, PlanView(hostile(trap), f"sqlite:///{trap}", verbose=True))
-    assert acting(text) == []
-    text.encode()
+def test_no_format_of_a_plan_holds_anything_that_acts(form: Form) -> None:
+    for trap in TRAPS:
+        text = render_plan(form, PlanView(hostile(trap), f"sqlite:///{trap}", verbose=True))
+        assert acting(text) == [], repr(trap)
+        text.encode()
 
 
-@pytest.mark.parametrize("trap", TRAPS)
-def test_the_markdown_has_no_element_that_was_not_meant(trap: str) -> None:
-    page = Page(render_plan("markdown", PlanView(hostile(trap), f"sqlite:///{trap}", directory=trap)))
-    assert {element.tag for element in page.elements} <= TAGS - {"a"}
-    assert {key for element in page.elements for key in element.attributes} <= {"lang"}
-    assert (page.magic, page.wrong, len(page.comments)) == ([], [], 2)
+def test_the_markdown_has_no_element_that_was_not_meant() -> None:
+    for trap in TRAPS:
+        page = Page(render_plan("markdown", PlanView(hostile(trap), f"sqlite:///{trap}", directory=trap)))
+        assert {element.tag for element in page.elements} <= TAGS - {"a"}, repr(trap)
+        assert {key for element in page.elements for key in element.attributes} <= {"lang"}, repr(trap)
+        assert (page.magic, page.wrong, len(page.comments)) == ([], [], 2), repr(trap)
 
 
 WORDS = [
@@ -60,25 +60,26 @@ def test_no_word_of_a_policy_is_outside_code_in_the_markdown(text: str) -> None:
     assert (page.magic, page.wrong) == ([], [])
 
 
-@pytest.mark.parametrize("trap", TRAPS)
-def test_the_json_still_has_what_the_policies_have(trap: str) -> None:
-    review = hostile(trap)
-    assert json.loads(render_plan("json", PlanView(review, "local"))) == json.loads(json.dumps(plan_data(review)))
+def test_the_json_still_has_what_the_policies_have() -> None:
+    for trap in TRAPS:
+        review = hostile(trap)
+        shown = json.loads(render_plan("json", PlanView(review, "local")))
+        assert shown == json.loads(json.dumps(plan_data(review))), repr(trap)
 
 
-@pytest.mark.parametrize("trap", TRAPS)
-def test_a_problem_in_a_file_acts_no_more(trap: str) -> None:
-    problem = Problem(Mark(f"{trap}/a.yaml", 1, 1), "P401", trap)
-    assert acting("\n".join(problem_lines([problem], Style()))) == []
+def test_a_problem_in_a_file_acts_no_more() -> None:
+    for trap in TRAPS:
+        problem = Problem(Mark(f"{trap}/a.yaml", 1, 1), "P401", trap)
+        assert acting("\n".join(problem_lines([problem], Style()))) == [], repr(trap)
 
 
-@pytest.mark.parametrize("trap", TRAPS)
-def test_no_label_of_a_graph_is_more_than_a_label(trap: str) -> None:
-    text = effect_graph([policy(trap, f"virtual-model/{trap}").document])
-    labels = re.findall(r'^  \w+(?:\["|\(\["|\{\{")(.*)(?:"\]|"\]\)|"\}\})$', text, re.MULTILINE)
-    assert len(labels) == 2
-    for label in labels:
-        assert not re.search(r'["`\\$%]|<(?!br>)|#(?!\w+;)', label)
+def test_no_label_of_a_graph_is_more_than_a_label() -> None:
+    for trap in TRAPS:
+        text = effect_graph([policy(trap, f"virtual-model/{trap}").document])
+        labels = re.findall(r'^  \w+(?:\["|\(\["|\{\{")(.*)(?:"\]|"\]\)|"\}\})$', text, re.MULTILINE)
+        assert len(labels) == 2, repr(trap)
+        for label in labels:
+            assert not re.search(r'["`\\$%]|<(?!br>)|#(?!\w+;)', label), repr(trap)
 
 
 @given(texts)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,10 +80,10 @@ def test_rules_are_those_with_findings_and_bring_their_help() -> None:
     assert rules[0]["help"]["text"].endswith("It cannot be silenced.")
 
 
-@pytest.mark.parametrize("code", RULES)
-def test_every_rule_of_the_catalogue_makes_a_valid_log(code: str) -> None:
-    (rule,) = run_of([Problem(Mark("a.yaml"), code, "x")])["tool"]["driver"]["rules"]
-    assert rule["name"] == RULES[code].name
+def test_every_rule_of_the_catalogue_makes_a_valid_log() -> None:
+    for code in RULES:
+        (rule,) = run_of([Problem(Mark("a.yaml"), code, "x")])["tool"]["driver"]["rules"]
+        assert rule["name"] == RULES[code].name
 
 
 def test_a_finding_keeps_its_fingerprint_when_it_moves() -> None:
