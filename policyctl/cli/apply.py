@@ -16,7 +16,7 @@ from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
-from policyctl.cli.options import ALL, NumberRange, Options, with_options
+from policyctl.cli.options import ALL, NumberRange, Options, with_form, with_options
 from policyctl.cli.queue import with_queue
 from policyctl.cli.review import raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
@@ -123,7 +123,7 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
     help="Have the platform test the models that were written, and report the result. It calls each one, which costs money.",
 )
 @click.option("--resume", metavar="RUN", help="Apply the environments that an interrupted run left; policyctl runs lists runs.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 import click
 
 from policyctl.cli import completion
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.session import open_session
 from policyctl.errors import Incomplete, PolicyctlError, errors_in
 from policyctl.load.directory import Loaded
@@ -29,7 +29,7 @@ Example:
 
 @click.command("consumers", epilog=EPILOG)
 @click.argument("name", required=False, shell_complete=completion.names)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options(*NAMES)
 def consumers(options: Options, name: str | None, form: str) -> int:
     """Show who uses each policy and model, or the one called NAME: agents, flows, knowledge bases, controls, the tenant's

@@ -8,7 +8,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.doctor_checks import CHECKS, CheckResult, Status, Visit
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.errors import InvalidInput, PolicyctlError, errors_in
 from policyctl.load.urls import is_http
 from policyctl.report.format import Style, escape, json_text
@@ -23,7 +23,7 @@ Example:
 
 
 @click.command("doctor", epilog=EPILOG)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options(*NAMES)
 def doctor(options: Options, form: str) -> int:
     """Check what a plan of the environment needs: configuration, files, git, secrets, the way to the remote, login, lists,

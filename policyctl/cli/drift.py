@@ -11,7 +11,7 @@ import click
 from policyctl.cli import completion
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.history import audit_option
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Incomplete, UsageError
@@ -41,7 +41,7 @@ Example:
 @click.command("drift", epilog=EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
 @audit_option("What apply --audit adds to, a file or a PostgreSQL database; what it has is certain, and wins over Git history.")
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
+@with_form("text", "json", "markdown")
 @click.option(
     "--detailed-exitcode", is_flag=True, help="Exit with 2 when something differs; with --adopt when an edit is taken over."
 )

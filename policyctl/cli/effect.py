@@ -31,7 +31,7 @@ from policyctl.cli.effect_inputs import (
     versions_against,
 )
 from policyctl.cli.environments import with_environments
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.selection import with_partial
 from policyctl.cli.session import Session
 from policyctl.effect.analysis import analyse, compare
@@ -117,7 +117,7 @@ class Question(NamedTuple):
     help="Hold predictions against records of policyctl gateway; repeatable.",
 )
 @click.option("--streamed", is_flag=True, help="For requests for a stream, whose outages include streams that are cut off.")
-@click.option("--format", "form", type=click.Choice(["text", "json", "markdown"]), default="text", show_default=True)
+@with_form("text", "json", "markdown")
 @with_options(*NAMES)
 @with_environments
 def effect(options: Options, policies: tuple[str, ...], form: str, chosen: EnvironmentFilter, **question: Any) -> int:

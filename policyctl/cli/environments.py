@@ -13,7 +13,7 @@ import click
 
 from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import NAMES, Commands, Options, with_options
+from policyctl.cli.options import NAMES, Commands, Options, with_form, with_options
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.selector import EnvironmentFilter, is_glob, lines_of, parse_selector
@@ -221,7 +221,7 @@ def command(options: Options) -> None:
 
 
 @click.command("list", epilog=LIST_EPILOG)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options("dir", "env", "color", "verbose")
 @with_environments
 def list_environments(options: Options, form: str, chosen: EnvironmentFilter) -> int:
@@ -245,7 +245,7 @@ def list_environments(options: Options, form: str, chosen: EnvironmentFilter) ->
 
 @click.command("show", epilog=SHOW_EPILOG)
 @click.argument("name", shell_complete=completion.environments)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options("dir", "color", "verbose")
 def show_environment(options: Options, name: str, form: str) -> int:
     """Show the resolved settings of one environment, each with where it comes from: a template, a row of an inventory, the

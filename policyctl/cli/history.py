@@ -10,7 +10,7 @@ import click
 
 from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import Options, with_form, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import state_folder
 from policyctl.plan.audit import AuditEntry
@@ -68,7 +68,7 @@ Example:
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
 @audit_option("The file or the PostgreSQL database that apply --audit adds to.")
 @click.option("--diff", is_flag=True, help="Show what changed too, field by field.")
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options("env", "color", "verbose")
 def history(options: Options, names: tuple[str, ...], record: AuditRecord | None, diff: bool, form: str) -> int:
     """Show who changed what, when, and from which commit; the newest change comes last.
@@ -119,7 +119,7 @@ _DONE = ("applied", "suspended")
 
 @click.command("runs", epilog=RUNS_EPILOG)
 @click.argument("run", required=False)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options("dir", "color", "verbose")
 def runs(options: Options, run: str | None, form: str) -> int:
     """List the recorded runs of apply over several environments, or show what became of each environment in RUN. Runs are

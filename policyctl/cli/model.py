@@ -18,10 +18,10 @@ from policyctl.cli.change import (
     with_removal_options,
     write,
 )
-from policyctl.cli.options import NAMES, Commands, Options, with_options
+from policyctl.cli.options import NAMES, Commands, Options, with_form, with_options
 from policyctl.cli.selection import KEY_LOSS
 from policyctl.cli.session import Session, open_session
-from policyctl.cli.single import export_live, list_live, show_live, with_form, with_output
+from policyctl.cli.single import export_live, list_live, show_live, with_output
 from policyctl.errors import UsageError
 from policyctl.lint.directory import check_model
 from policyctl.plan.change import Desired
@@ -191,7 +191,7 @@ Example:
 
 
 @click.command("list", epilog=LIST_EPILOG)
-@with_form
+@with_form("text", "json")
 @with_options("dir", "env", "remote", "color", "verbose")
 def list_models(options: Options, form: str) -> int:
     """List every virtual model on the remote, in scope or not. Of secrets only that they are set is shown."""
@@ -206,7 +206,7 @@ Example:
 
 @click.command("show", epilog=SHOW_EPILOG)
 @with_name("model")
-@with_form
+@with_form("text", "json")
 @with_options("dir", "env", "remote", "verbose")
 def show_model(options: Options, name: str, form: str) -> int:
     """Show the live model NAME: as a model file, or as JSON. Of secrets only that they are set is shown."""

@@ -113,6 +113,11 @@ def with_options(*used: str) -> Callable[[Callable[..., Any]], Callable[..., Any
     return decorate
 
 
+def with_form(*forms: str, about: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--format, as `form`: one of these, the first one unless another is given. `about` is shown in the help."""
+    return click.option("--format", "form", type=click.Choice(forms), default=forms[0], show_default=True, help=about)
+
+
 def _settled(options: Options) -> Options:
     """The options, of which --quiet or --verbose wins over the other one from a variable. Raises UsageError for both."""
     if not (options.quiet and options.verbose):

@@ -12,7 +12,7 @@ import click
 from policyctl.cli import completion
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
-from policyctl.cli.options import ALL, NAMES, Options, with_options
+from policyctl.cli.options import ALL, NAMES, Options, with_form, with_options
 from policyctl.cli.queue import with_queue
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past, with_selection
@@ -88,14 +88,7 @@ def _report(text: str) -> tuple[Form, Path]:
 
 
 @click.command("plan", epilog=EPILOG)
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(FORMS),
-    default="text",
-    show_default=True,
-    help="csv and junit are for several environments.",
-)
+@with_form(*FORMS, about="csv and junit are for several environments.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),

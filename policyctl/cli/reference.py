@@ -9,7 +9,7 @@ import click
 
 from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import Commands, Options, with_options
+from policyctl.cli.options import Commands, Options, with_form, with_options
 from policyctl.errors import UsageError
 from policyctl.policy.findings import did_you_mean
 from policyctl.report import SCHEMAS, schema_text
@@ -125,7 +125,7 @@ Example:
 
 @click.command("rules", epilog=RULES_EPILOG)
 @click.argument("code", required=False, shell_complete=completion.rules)
-@click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@with_form("text", "json")
 @with_options("color", "verbose")
 def show_rules(options: Options, code: str | None, form: str) -> int:
     """List the rules that validate checks, or explain the one with this CODE. The beginning of a code lists its family.

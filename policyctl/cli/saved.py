@@ -13,7 +13,7 @@ import click
 
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import view_of
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import Options, with_form, with_options
 from policyctl.cli.plan import OF_ONE, Form, render_plan
 from policyctl.cli.review import Before, gone_back, read_consumers_of, with_idle_settings, without_edited
 from policyctl.cli.selection import Overrides, raise_if_idle
@@ -108,7 +108,7 @@ Example:
 
 @click.command("show", epilog=SHOW_EPILOG)
 @click.argument("planfile", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--format", "form", type=click.Choice(OF_ONE), default="text", show_default=True)
+@with_form(*OF_ONE)
 @with_options("color", "verbose")
 def show(options: Options, planfile: Path, form: Form) -> int:
     """Show a plan that plan --out saved, offline: what it changes, and what these changes do to traffic by themselves.

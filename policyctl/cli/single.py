@@ -20,7 +20,7 @@ from policyctl.cli.change import (
     with_removal_options,
     write,
 )
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.directory import lint
@@ -173,7 +173,6 @@ def remove_policy(options: Options, name: str, **how: Any) -> int:
     return remove(canonical_name(name), open_session(options), **how)
 
 
-with_form = click.option("--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
 with_output = click.option(
     "--output",
     "-o",
@@ -189,7 +188,7 @@ Example:
 
 
 @click.command("list", epilog=LIST_EPILOG)
-@with_form
+@with_form("text", "json")
 @with_options("dir", "env", "remote", "color", "verbose")
 def list_policies(options: Options, form: str) -> int:
     """List every policy on the remote, in scope or not."""
@@ -216,7 +215,7 @@ Example:
 
 @click.command("show", epilog=SHOW_EPILOG)
 @with_name("policy")
-@with_form
+@with_form("text", "json")
 @with_options("dir", "env", "remote", "verbose")
 def show_policy(options: Options, name: str, form: str) -> int:
     """Show the live policy NAME: as a policy file, or as JSON."""

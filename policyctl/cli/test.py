@@ -9,7 +9,7 @@ import click
 
 from policyctl.cli.console import CollectingConsole, Console
 from policyctl.cli.environments import choose, raise_broken, with_environments_or_all
-from policyctl.cli.options import Options, with_options
+from policyctl.cli.options import Options, with_form, with_options
 from policyctl.cli.session import DirectoryFiles, open_config, session_of
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
@@ -61,7 +61,7 @@ are equal, and templates may compute them: "{{ 1 / 3 }}"."""
 
 @click.command("test", epilog=EPILOG)
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[PATH]...")
-@click.option("--format", "form", type=click.Choice(["text", "junit", "json"]), default="text", show_default=True)
+@with_form("text", "junit", "json")
 @click.option("--if-any", is_flag=True, help="Succeed when there are no tests.")
 @with_options("dir", "env", "color", "verbose", "quiet")
 @with_environments_or_all

@@ -17,7 +17,7 @@ from policyctl.ci.comments import watch_marker
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import with_environments_or_all
 from policyctl.cli.history import with_audit
-from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.queue import on_option
 from policyctl.cli.watch_outputs import OutputOptions, Outputs, WatchIssue, with_outputs
 from policyctl.cli.watch_source import DirectorySource, mirror_of, source_options
@@ -80,14 +80,7 @@ def _duration(_: click.Context, __: click.Parameter, text: str | None) -> float 
 @on_option("Where plans are applied: here, or by workers of the database that {} names. Then one of several watches leads.")
 @click.option("--once", is_flag=True, help="Look at each environment once, then end.")
 @click.option("--detailed-exitcode", is_flag=True, help="With --once: exit with 2 when something differs.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="A line for each change of state, as text or JSON.",
-)
+@with_form("text", "json", about="A line for each change of state, as text or JSON.")
 @with_outputs
 @with_audit
 @with_options(*(name for name in NAMES if name != "remote"))
