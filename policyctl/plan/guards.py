@@ -114,12 +114,14 @@ def _describe_case(
 
 
 def _case(one: Judgement, policies: Mapping[str, Document], declared: DeclaredModels) -> Case:
-    """Raises NotKnown for a policy that cannot be followed, or that leads to one."""
+    """Raises NotKnown for a policy that cannot be followed, that leads to one, or to a model that is not known."""
     if one.name not in policies:
         raise NotKnown(KnownPolicies.of(policies).why_not(one.name) or "there is no such policy")
     after = analyse(policies[one.name], policies, declared)
     if after.tree.untold:
         raise NotKnown(after.tree.untold)
+    if "" in after.tree.models:
+        raise NotKnown("it has a target without a model, so each request decides which model that is")
     return Case(after, one.effect)
 
 

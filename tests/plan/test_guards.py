@@ -363,3 +363,23 @@ def test_no_guard_passes_a_target_that_cannot_be_read(case: str) -> None:
     rows, why = UNREADABLE[case]
     (refusal,), _ = reviewed(None, body("virtual-policy/q"), Settings(guards=Guards(max_calls=3)), *rows)
     assert f"cannot be judged by max_calls: it leads to virtual-policy/q, and what that one does is not known: {why}" in refusal
+
+
+NO_MODEL: dict[str, Any] = {
+    "only the prefix of all models": "virtual-model/",
+    "no name": {"provider": "x"},
+    "an empty name": {"model_name": ""},
+    "in a group that is used only when another model fails": group("fallback", A, "virtual-model/"),
+    "through another policy": "virtual-policy/q",
+}
+
+
+@pytest.mark.parametrize("case", NO_MODEL)
+def test_no_guard_passes_a_target_whose_model_each_request_decides(case: str) -> None:
+    q = row("q", strategy={"mode": "single"}, targets=[{"weight": 1}])
+    refusals, _ = reviewed(group("single", A), group("single", NO_MODEL[case]), Settings(guards=ALL), q)
+    assert [refusal.split(" (allow")[0] for refusal in refusals] == [
+        f"virtual-policy/p cannot be judged by {guard}: it has a target without a model, so each request decides which model "
+        "that is"
+        for guard in ALL.active
+    ]
