@@ -173,11 +173,7 @@ def _drawn(node: Balance) -> Form:
         shares[nothing] = shares.get(nothing, Fraction(0)) + left
     if len(shares) == 1:
         return next(iter(shares))
-    return Drawn(tuple(sorted(((share, form) for form, share in shares.items()), key=_text)))
-
-
-def _text(drawn: tuple[Fraction, Form]) -> str:
-    return repr(drawn[1])
+    return Drawn(tuple(sorted(((share, form) for form, share in shares.items()), key=lambda drawn: repr(drawn[1]))))
 
 
 def _first(node: Fallback) -> Form:

@@ -59,7 +59,7 @@ def max_failover(routes: Routes) -> Bound:
     The legs are the targets before that one.
     """
     arrivals = [route for route in routes.arrivals(_waits(routes)) if route is not None]
-    return Bound(max(arrivals, key=_weight, default=Route()), routes)
+    return Bound(max(arrivals, key=lambda route: route.weight, default=Route()), routes)
 
 
 def max_latency(routes: Routes, timeouts: Mapping[str, float]) -> Bound | None:
@@ -97,10 +97,6 @@ def _leg(routes: Routes, leaf: Leaf, outcomes: Bits) -> Leg:
     # A 421 only where no other status will do: it is sent twice, and these calls may not count that.
     status = 429 if limited and leaf.retry.obeys else max(samples, key=lambda one: (one > 0 and one != 421, one))
     return Leg(leaf.model, leaf.path, _calls(routes, leaf), _waits_of_leaf(leaf, limited), status)
-
-
-def _weight(route: Route) -> float:
-    return route.weight
 
 
 class Outage(NamedTuple):

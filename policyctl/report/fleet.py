@@ -14,9 +14,10 @@ from policyctl.plan.plan import Counts
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
 from policyctl.report.environments import NONE_AFFECTED
-from policyctl.report.fleet_view import NAMES, differences, names_text
+from policyctl.report.fleet_view import differences, names_text
 from policyctl.report.format import Style, columns, count, escape, json_text, padded
 from policyctl.report.markdown import code, prose, row
+from policyctl.report.plan_items import NAMED
 from policyctl.report.plan_json import output_lines, plan_data
 from policyctl.report.plan_text import field_lines, plan_text
 from policyctl.report.plan_view import settings_title, used_by
@@ -55,7 +56,7 @@ def _marks(review: Review) -> tuple[str, str]:
     return digest([changes, shown, losses]), digest([] if consumers is None else [used_by(name, review) for name in effects])
 
 
-def names_of(results: Sequence[EnvironmentResult], most: int = NAMES) -> str:
+def names_of(results: Sequence[EnvironmentResult], most: int = NAMED) -> str:
     """`dev, prod-a, prod-b and 1,890 more`."""
     return names_text([one.name for one in results], most)
 
@@ -137,7 +138,7 @@ def other_lines(fleet: FleetResult) -> Iterator[str]:
 def _other_lines(fleet: FleetResult, style: Style, verbose: bool) -> Iterator[str]:
     unchanged = [one for one in fleet.results if one.status in ("planned", "applied") and not one.changes]
     if unchanged:
-        most = len(unchanged) if verbose else NAMES
+        most = len(unchanged) if verbose else NAMED
         yield f"no changes in {count(len(unchanged), 'environment')}: {escape(names_of(unchanged, most))}\n"
     for one in fleet.results:
         if one.status == "suspended":

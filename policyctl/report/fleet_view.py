@@ -15,11 +15,10 @@ from policyctl.policy.findings import listed
 from policyctl.policy.names import bare_name
 from policyctl.report.format import cut, describe_value, position_name, value
 from policyctl.report.headline import is_unknown
-from policyctl.report.plan_items import Item, fields_of, items_of
+from policyctl.report.plan_items import NAMED, Item, fields_of, items_of
 from policyctl.report.plan_text import sides
 from policyctl.report.plan_view import NO_PROVENANCE, PlanView, Provenance, notes_of, override_text, why_blocked
 
-NAMES = 3  # environments that a line names
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # rows of what differs
 _FIELDS = 6  # of a policy, that are shown side by side
@@ -60,7 +59,7 @@ def kinds_of(fleet: FleetResult) -> list[PlanKind]:
     return [PlanKind(group, review) for group, review in reviewed if review is not None]
 
 
-def names_text(names: Sequence[str], most: int = NAMES) -> str:
+def names_text(names: Sequence[str], most: int = NAMED) -> str:
     """`dev, prod-a, prod-b and 1,890 more`."""
     return listed(names, most)
 
