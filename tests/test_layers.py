@@ -47,8 +47,8 @@ OWNERS = {
     "jinja2": ("load", "report"),
     "starlette": ("server",),
     "uvicorn": ("server", "gateway/run.py"),
-    "aiohttp": ("gateway/ask.py",),
-    "yarl": ("gateway/ask.py",),
+    "httptools": ("gateway/exchange.py", "gateway/run.py"),
+    "aiohappyeyeballs": ("gateway/pool.py",),
     "msgspec": ("gateway",),
     "prometheus_client": ("watch/metrics.py",),
     "opentelemetry": ("watch/trace.py",),
@@ -64,7 +64,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 245
+MOST_MODULES = 247
 MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
 
 

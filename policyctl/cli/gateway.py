@@ -44,7 +44,7 @@ Example:
 MODEL is a model (with or without virtual-model/ and the provider), a provider, or a glob over these; ANSWER as for
 effect --down, RATE the share of calls that get it. Models without one answer 200."""
 
-_NEEDS = ("uvicorn", "httptools", "aiohttp", "msgspec")
+_NEEDS = ("uvicorn", "httptools", "aiohappyeyeballs", "msgspec")
 
 
 class GatewayOptions(NamedTuple):

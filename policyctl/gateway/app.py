@@ -153,8 +153,8 @@ class GatewayApp:
         table = self.table
         route = _route(table, fields)
         request.route, request.stream = route, fields.get("stream") == b"true"
-        up = {name.decode(): headers[name].decode("latin-1") for name in SENT_UP if name in headers}
-        asking = Asking(request.operation, fields, {**up, "x-request-id": request.id})
+        up = {name: headers[name] for name in SENT_UP if name in headers}
+        asking = Asking(request.operation, fields, {**up, b"x-request-id": request.id.encode()})
         reply = await relay(table, route, asking, self._upstreams, request.relayed, self._sleep)
         del fields, asking  # a stream may last long
         self._release(request)

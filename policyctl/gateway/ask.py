@@ -9,30 +9,29 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator, Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import aiohttp
 import msgspec
-from yarl import URL
 
 from policyctl import __version__
 from policyctl.effect.gateway import MAX_RETRY_AFTER, Answer, RetryAfter, is_served
+from policyctl.gateway.exchange import Broken, Exchange
+from policyctl.gateway.pool import HttpPool, NoConnection, Place
 from policyctl.gateway.table import Upstream
 
+_USUAL = f"Content-Type: application/json\r\nUser-Agent: policyctl/{__version__}\r\n".encode()
 HELD = 1 << 20  # bytes of a body that are held until they are all there
 MOST_FIELDS = 256  # of a request's body; each costs far more than its bytes, and the interface has some forty
-CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
-IDLE_SECONDS = 4.0  # before an idle connection is closed: Node and uvicorn close theirs after 5, others later
-_LARGE = 1 << 18  # bytes of a body that is written in parts
 
 # Headers that go to the upstream, and those that go back to the client. All others stay here: a client's own Authorization
 # is for the gateway, and cookies of an upstream are not for its clients.
 SENT_UP = frozenset({b"traceparent", b"tracestate", b"openai-beta", b"idempotency-key"})
-_SENT_DOWN = frozenset({"content-type", "content-encoding", "cache-control", "retry-after", "retry-after-ms"})
-_SENT_DOWN_PREFIXES = ("openai-", "x-ratelimit-", "anthropic-ratelimit-")
-_WAITS_MS, _WAITS = ("retry-after-ms", "x-ms-retry-after-ms"), "retry-after"
+_SENT_DOWN = frozenset({b"content-type", b"content-encoding", b"cache-control", b"retry-after", b"retry-after-ms"})
+_SENT_DOWN_PREFIXES = (b"openai-", b"x-ratelimit-", b"anthropic-ratelimit-")
+_WAITS_MS, _WAITS = (b"retry-after-ms", b"x-ms-retry-after-ms"), b"retry-after"
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class StreamCut(Exception):
@@ -51,7 +50,7 @@ class Reply:
     headers: list[tuple[bytes, bytes]]
     held: bytes = b""
     rest: AsyncIterator[bytes] | None = None
-    source: aiohttp.ClientResponse | None = None
+    source: Exchange | None = None
     is_stream: bool = False
     tokens: tuple[int, int] | None = None
 
@@ -95,7 +94,7 @@ class Asking:
 
     path: str
     fields: Mapping[str, msgspec.Raw]
-    headers: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
 
     def body_for(self, model: str) -> list[bytes | memoryview]:
         """The parts of the body with another model. All else is as the client sent it, and is not copied."""
@@ -110,76 +109,57 @@ class HttpUpstreams:
     """Asks upstreams over HTTP. Made and closed within the event loop."""
 
     def __init__(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            timeout=timeout,
-            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
-        )
-        self._urls: dict[tuple[str, str], URL] = {}
+        self._pool = HttpPool()
+        self._places: dict[tuple[str, str], Place] = {}
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._pool.close()
 
     async def ask(self, upstream: Upstream, asking: Asking) -> Reply:
         """The answer of an upstream, or why there is none. Raises nothing but CancelledError."""
-        url = self._urls.get((upstream.base, asking.path))
-        if url is None:
-            url = self._urls[upstream.base, asking.path] = URL(upstream.base + asking.path)
-        headers = {"Content-Type": "application/json", "User-Agent": f"policyctl/{__version__}", **asking.headers}
+        place = self._places.get((upstream.base, asking.path))
+        if place is None:
+            place = self._places[upstream.base, asking.path] = Place.of(upstream.base + asking.path)
+        headers = _USUAL + b"".join([b"%b: %b\r\n" % header for header in asking.headers.items()])
         if upstream.key is not None:
-            headers["Authorization"] = f"Bearer {upstream.key}"
-        body = asking.body_for(upstream.model)
-        if (size := sum(map(len, body))) >= _LARGE:
-            headers["Content-Length"] = str(size)
-        response = await self._head(upstream, url, _in_parts(body) if size >= _LARGE else b"".join(body), headers)
-        if isinstance(response, Reply):
-            return response
-        if response.status < 200:  # what follows such a head is not its body
-            response.close()
-            return failure("refused", f"{upstream.name}: {response.status} is not the status of an answer")
-        return await self._whole(upstream, response)
-
-    async def _head(
-        self, upstream: Upstream, url: URL, body: bytes | AsyncIterator[bytes | memoryview], headers: dict[str, str]
-    ) -> aiohttp.ClientResponse | Reply:
+            headers += b"Authorization: Bearer %b\r\n" % upstream.key.encode()
         try:
+            # Sent once, whatever breaks: a provider may have read it, and whether it is sent again is for the policy.
             async with asyncio.timeout(upstream.timeout):
-                # Sent once, whatever breaks: a provider may have read it, and whether it is sent again is for the policy.
-                return await self._session.post(url, data=body, headers=headers, allow_redirects=False)
-        except aiohttp.ServerTimeoutError:
-            return failure("hang", f"{upstream.name}: there was no connection within {CONNECT_SECONDS} s")
+                exchange = await self._pool.post(place, headers, asking.body_for(upstream.model))
+        except NoConnection as error:
+            return failure("hang", f"{upstream.name}: {error}")
         except TimeoutError:
             return failure(408, f"{upstream.name} did not answer within {upstream.timeout:g} s (request_timeout)")
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return failure("refused", f"{upstream.name}: the connection failed ({_reason(error)})")
+        except Broken as error:
+            return failure("refused", f"{upstream.name}: the connection failed ({error})")
+        if exchange.status < 200:  # what follows such a head is not its body
+            exchange.close()
+            return failure("refused", f"{upstream.name}: {exchange.status} is not the status of an answer")
+        return await self._whole(upstream, exchange)
 
-    async def _whole(self, upstream: Upstream, response: aiohttp.ClientResponse) -> Reply:
+    async def _whole(self, upstream: Upstream, exchange: Exchange) -> Reply:
         """The reply with its body, unless that is a stream or long."""
-        status, kind = response.status, response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        headers = _passed_down(response.headers)
-        if is_served(status) and kind == "text/event-stream":
-            return Reply(status, status, headers, rest=_rest(response), source=response, is_stream=True)
+        status, headers = exchange.status, dict(exchange.headers)
+        kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        passed = _passed_down(exchange.headers)
+        if is_served(status) and kind == b"text/event-stream":
+            return Reply(status, status, passed, rest=_rest(exchange), source=exchange, is_stream=True)
         held = bytearray()
         try:
-            async for chunk in _chunks(response):
+            while chunk := await exchange.read():
                 held += chunk
                 if len(held) > HELD:
-                    answer = _status_answer(response)
-                    return Reply(status, answer, headers, bytes(held), _rest(response), source=response)
-        except (aiohttp.ClientError, OSError):
-            response.close()
+                    return Reply(status, _status_answer(status, headers), passed, bytes(held), _rest(exchange), source=exchange)
+        except Broken:
             if is_served(status):
                 return failure("broken-body", f"{upstream.name}: the body of the answer broke off")
-            return Reply(status, _status_answer(response), headers, bytes(held))
         except BaseException:  # the client has left
-            response.close()
+            exchange.close()
             raise
-        reply = Reply(status, _status_answer(response), headers, bytes(held))
-        if is_served(status) and kind == "application/json" and "Content-Encoding" not in response.headers:
+        reply = Reply(status, _status_answer(status, headers), passed, bytes(held))
+        if is_served(status) and kind == b"application/json" and b"content-encoding" not in headers:
             try:
                 reply.tokens = tokens_in(held)
             except ValueError:
@@ -187,26 +167,15 @@ class HttpUpstreams:
         return reply
 
 
-async def _in_parts(body: list[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
-    """A large body. Others wait while one part is written."""
-    for part in body:
-        for at in range(0, len(part), _LARGE):
-            yield part[at : at + _LARGE]
-            await asyncio.sleep(0)
-
-
-def _passed_down(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def _passed_down(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers of an answer that the client gets."""
     found = []
-    for name, value in headers.items():
-        lower = name.lower()
-        if not value.isprintable() and value.isascii():
-            continue  # control characters
-        if lower in _SENT_DOWN or lower.startswith(_SENT_DOWN_PREFIXES):
-            found.append((lower.encode(), value.encode("utf-8", "surrogateescape")))
-        elif lower == "x-request-id":
-            found.append((b"x-policyctl-upstream-request-id", value.encode("utf-8", "surrogateescape")))
-    return found
+    for name, value in headers:
+        if name in _SENT_DOWN or name.startswith(_SENT_DOWN_PREFIXES):
+            found.append((name, value))
+        elif name == b"x-request-id":
+            found.append((b"x-policyctl-upstream-request-id", value))
+    return [header for header in found if not _CONTROL.search(header[1])]
 
 
 _MOST_TOKENS = 10**12  # more than this, or fewer than none, is not a count
@@ -286,12 +255,12 @@ def failure(answer: Answer, message: str) -> Reply:
     return Reply(status, answer, [(b"content-type", b"application/json")], error_body(message, "upstream_error", code))
 
 
-def _status_answer(response: aiohttp.ClientResponse) -> Answer:
+def _status_answer(status: int, headers: Mapping[bytes, bytes]) -> Answer:
     """The answer of a status, with the wait that a 429 asks for. A part of a second counts as a whole one."""
-    if response.status != 429:
-        return response.status
-    milliseconds = next((response.headers[name] for name in _WAITS_MS if name in response.headers), None)
-    text = response.headers.get(_WAITS, "") if milliseconds is None else milliseconds
+    if status != 429:
+        return status
+    milliseconds = next((headers[name] for name in _WAITS_MS if name in headers), None)
+    text = headers.get(_WAITS, b"") if milliseconds is None else milliseconds
     try:
         seconds = float(text) / (1 if milliseconds is None else 1000)
     except ValueError:  # a date counts as no header
@@ -300,49 +269,10 @@ def _status_answer(response: aiohttp.ClientResponse) -> Answer:
     return RetryAfter(min(math.ceil(seconds), MAX_RETRY_AFTER)) if 0 < seconds < math.inf else 429
 
 
-def _take_note(closed: asyncio.Future[Any]) -> None:
-    """Look at why a connection was closed: asyncio logs what was not looked at."""
-    closed.exception()
-
-
-async def _chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The parts of a body. Raises ClientError when it breaks off, also at a malformed chunk: at that aiohttp closes the
-    connection and leaves the reader waiting."""
-    content, connection = response.content, response.connection
-
-    def end(_: object) -> None:
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("the connection was closed"))
-
-    closed = None
-    if connection is not None and connection.protocol is not None:
-        closed = connection.protocol.closed
-        if closed is None:  # it is closed already
-            end(None)
-        else:
-            closed.remove_done_callback(_take_note)  # of the answer before
-            closed.add_done_callback(_take_note)
-            closed.add_done_callback(end)
-    try:
-        async for chunk in content.iter_any():
-            yield chunk
-    finally:
-        if closed is not None:  # the connection may serve others
-            closed.remove_done_callback(end)
-
-
-async def _rest(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _rest(exchange: Exchange) -> AsyncIterator[bytes]:
     """What still comes. Raises StreamCut when it breaks off."""
     try:
-        async for chunk in _chunks(response):
+        while chunk := await exchange.read():
             yield chunk
-    except (aiohttp.ClientError, OSError) as error:
+    except Broken as error:
         raise StreamCut from error
-
-
-def _reason(error: Any) -> str:
-    """Why a connection failed, without what the upstream sent."""
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host is not known"
-    number = getattr(error, "os_error", error)
-    return str(getattr(number, "strerror", None) or type(error).__name__)

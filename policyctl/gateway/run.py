@@ -175,7 +175,7 @@ def configure(app: GatewayApp, drain_seconds: int) -> uvicorn.Config:
 
 def _serve(app: GatewayApp, listener: socket.socket, drain_seconds: int) -> None:
     gc.enable()  # the program disables it for short commands; in a server, garbage would accumulate
-    for name in ("uvicorn", "asyncio", "aiohttp"):
+    for name in ("uvicorn", "asyncio"):
         library = logging.getLogger(name)
         library.addHandler(LibraryEvents(app.observer.log))
         library.propagate = False

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from policyctl.effect.simulate import Simulation, simulate
 from policyctl.effect.tree import read_tree
-from policyctl.gateway import ask, relay
+from policyctl.gateway import pool, relay
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 from tests.effect.policies import MODELS, bodies, document, scripts
 from tests.effect.rules import FALLS, NOT_WHOLE, RETRY, WAITS, single
@@ -69,7 +69,7 @@ class Driven(NamedTuple):
 def driven() -> Iterator[Driven]:
     port = ScriptedPort()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ask, "CONNECT_SECONDS", 0.3)
+        patch.setattr(pool, "CONNECT_SECONDS", 0.3)
         with running(connect=lambda: ScriptedUpstreams(port)) as gateway:
             yield Driven(gateway, port)
             gateway.loop.call_soon_threadsafe(port.close)

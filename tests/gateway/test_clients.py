@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import httpx
 import pytest
 
@@ -171,6 +170,16 @@ def test_a_huge_answer_and_a_slow_client_take_little_memory() -> None:
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 1024  # kilobytes
 
 
+def unchunked(rest: bytes) -> bytes:
+    """A chunked body without its framing."""
+    found = b""
+    while rest:
+        length, _, rest = rest.partition(b"\r\n")
+        size = int(length, 16)
+        found, rest = found + rest[:size], rest[size + 2 :]
+    return found
+
+
 @pytest.mark.slow
 def test_a_thousand_streams_at_once_are_each_whole_and_their_own() -> None:
     async def own(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
@@ -182,16 +191,19 @@ def test_a_thousand_streams_at_once_are_each_whole_and_their_own() -> None:
         writer.write(DONE)
         await writer.drain()
 
-    async def one(client: aiohttp.ClientSession, mine: int) -> bool:
-        body = {"model": "p", "stream": True, "mine": mine}
-        async with client.post("/v1/chat/completions", json=body) as answer:
-            text = await answer.text()
+    async def one(port: int, mine: int) -> bool:
+        body = json.dumps({"model": "p", "stream": True, "mine": mine}).encode()
+        head = b"host: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d" % len(body)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\n%b\r\n\r\n%b" % (head, body))
+        text = unchunked((await reader.read()).partition(b"\r\n\r\n")[2]).decode()
+        writer.close()
         expected = "".join(f"data: {json.dumps([mine, number])}\n\n" for number in range(5))
         return text == f"{expected}data: [DONE]\n\n"
 
     async def all_of_them(url: str) -> list[bool]:
-        async with aiohttp.ClientSession(url, connector=aiohttp.TCPConnector(limit=0)) as client:
-            return await asyncio.gather(*(one(client, mine) for mine in range(STREAMS)))
+        port = int(url.rpartition(":")[2])
+        return await asyncio.gather(*(one(port, mine) for mine in range(STREAMS)))
 
     with running() as live:
         live.take({"p": FALLBACK}, "a", "b")

@@ -1,0 +1,175 @@
+"""Connections to models. A request has one for itself, and gives it back once its answer has come whole.
+
+aiohttp's client took half of all that a request costs the gateway. This one sends a request once, and leaves out what a gateway
+must not do: it follows no redirects, keeps no cookies and decodes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlsplit
+
+import aiohappyeyeballs
+
+from policyctl.gateway.exchange import Broken, Exchange, HttpConnection, Part, reason_of
+
+CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
+IDLE_SECONDS = 4.0  # before an idle connection is closed: Node and uvicorn close theirs after 5, others later
+_SECOND_ADDRESS_SECONDS = 0.25  # before the next address of a host is tried beside the first (RFC 8305)
+_PORTS = {"http": 80, "https": 443}
+
+AddressInfos = list[Any]  # as socket.getaddrinfo returns them
+
+
+class NoConnection(Broken):
+    """There was no connection within CONNECT_SECONDS."""
+
+
+class Address(NamedTuple):
+    """Where connections lead."""
+
+    host: str
+    port: int
+    is_tls: bool
+
+
+class Place(NamedTuple):
+    """What a URL leads to: the address, and the first lines of each request."""
+
+    address: Address
+    head: bytes
+
+    @classmethod
+    def of(cls, url: str) -> Place:
+        """The place of an http(s) URL whose host is in ASCII."""
+        parts = urlsplit(url)
+        address = Address(parts.hostname or "", parts.port or _PORTS[parts.scheme], parts.scheme == "https")
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        if address.port != _PORTS[parts.scheme]:
+            host = f"{host}:{address.port}"
+        path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
+        return cls(address, f"POST {path} HTTP/1.1\r\nHost: {host}\r\n".encode())
+
+
+class HttpPool:
+    """Connections by their address. Made and closed within the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._idle: dict[Address, list[HttpConnection]] = {}
+        self._open: set[HttpConnection] = set()
+        self._lookups: dict[Address, asyncio.Future[AddressInfos]] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._tls: ssl.SSLContext | None = None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for lookup in self._lookups.values():
+            lookup.cancel()
+        for connection in self._open:
+            connection.abort()
+        await asyncio.sleep(0)  # they close in the next turn of the loop
+
+    async def post(self, place: Place, headers: bytes, body: Sequence[Part]) -> Exchange:
+        """Send a request once, and return its answer when the head has come. `headers` are lines, each with its end.
+
+        The answer is to be read to its end, or closed. Raises Broken.
+        """
+        connection = self._take(place.address) or await self._connect(place.address)
+        exchange = connection.send(place.head + headers, body)
+        try:
+            await exchange.head()
+        except BaseException:
+            exchange.close()
+            raise
+        return exchange
+
+    def _take(self, address: Address) -> HttpConnection | None:
+        """The idle connection that was used last."""
+        idle = self._idle.get(address)
+        oldest = self._loop.time() - IDLE_SECONDS
+        while idle:
+            connection = idle.pop()
+            if connection.idle_since > oldest and connection.is_open:
+                return connection
+            connection.abort()
+        return None
+
+    def _give_back(self, address: Address, connection: HttpConnection) -> None:
+        connection.idle_since = self._loop.time()
+        self._idle.setdefault(address, []).append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(IDLE_SECONDS / 4, self._close_old)
+
+    def _close_old(self) -> None:
+        """Close what was idle for too long, and come again while there is more."""
+        oldest = self._loop.time() - IDLE_SECONDS
+        for address, idle in list(self._idle.items()):
+            for connection in idle:
+                if connection.idle_since <= oldest:
+                    connection.abort()
+            self._idle[address] = [connection for connection in idle if connection.is_open]
+            if not self._idle[address]:
+                del self._idle[address]
+        self._sweep = self._loop.call_later(IDLE_SECONDS / 4, self._close_old) if self._idle else None
+
+    async def _connect(self, address: Address) -> HttpConnection:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                found = await self._look_up(address)
+                delay = _SECOND_ADDRESS_SECONDS
+                connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=delay, loop=self._loop)
+                return await self._on(connected, address)
+        except socket.gaierror:
+            raise Broken("the host is not known") from None
+        except TimeoutError:
+            raise NoConnection(f"there was no connection within {CONNECT_SECONDS} s") from None
+        except (OSError, ValueError) as error:
+            raise Broken(reason_of(error)) from None
+
+    async def _on(self, connected: socket.socket, address: Address) -> HttpConnection:
+        """A connection on a socket that is connected."""
+        tls, name = (self._context(), address.host) if address.is_tls else (None, None)
+
+        def protocol() -> HttpConnection:
+            return HttpConnection(partial(self._give_back, address), self._open.discard)
+
+        try:
+            _, connection = await self._loop.create_connection(protocol, sock=connected, ssl=tls, server_hostname=name)
+        except BaseException:
+            connected.close()
+            raise
+        if not connection.is_open:
+            raise Broken("it was closed")
+        self._open.add(connection)
+        return connection
+
+    def _context(self) -> ssl.SSLContext:
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+            self._tls.set_alpn_protocols(["http/1.1"])
+        return self._tls
+
+    async def _look_up(self, address: Address) -> AddressInfos:
+        """The addresses of a host. While it is looked up, others wait for the same answer."""
+        host, port, kind = address.host, address.port, socket.SOCK_STREAM
+        with suppress(socket.gaierror):  # a number needs no resolver
+            return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+        lookup = self._lookups.get(address)
+        if lookup is None:
+            lookup = self._lookups[address] = asyncio.ensure_future(self._loop.getaddrinfo(host, port, type=kind))
+            lookup.add_done_callback(partial(self._looked_up, address))
+        return await asyncio.shield(lookup)
+
+    def _looked_up(self, address: Address, lookup: asyncio.Future[AddressInfos]) -> None:
+        del self._lookups[address]
+        if not lookup.cancelled():
+            lookup.exception()  # those who waited for it may have left
