@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -256,4 +258,8 @@ class HttpConnection(asyncio.Protocol):
 
 def reason_of(error: Exception) -> str:
     """Why a connection failed, without what the other side sent."""
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+    if isinstance(error, ssl.SSLError):
+        return str(getattr(error, "verify_message", None) or error.reason or "TLS failed")
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return type(error).__name__
