@@ -252,7 +252,6 @@ class HttpConnection(asyncio.Protocol):
             self.abort()
             return
         self._exchange = self._writing = None
-        self.read_on()
         self._on_idle(self)
 
 

@@ -115,3 +115,9 @@ def test_headers_have_names_in_lower_case_and_a_bound_in_all(number: int) -> Non
     assert exchange.is_whole is (number == 1)
     if number == 1:
         assert exchange.headers == [(b"x-0", b"v" * 800), (b"content-length", b"0")]
+
+
+def test_headers_of_what_comes_before_an_answer_are_not_its_own() -> None:
+    exchange = Exchange(HttpConnection(print, print))
+    exchange.feed(b"HTTP/1.1 103 X\r\nretry-after: 9\r\n\r\nHTTP/1.1 429 X\r\ncontent-length: 0\r\n\r\n")
+    assert exchange.headers == [(b"content-length", b"0")]

@@ -24,6 +24,15 @@ from tests.examples import examples
 Act = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+TURNS = 1000  # of the loop: far more than it takes to move all that a test sends
+
+
+@pytest.fixture(autouse=True)
+def long_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what a test is about closes a connection."""
+    monkeypatch.setattr(pools, "IDLE_SECONDS", 1000.0)
+
+
 class Model:
     """An upstream in the loop of the test. Each request is handed to `act` with its body; `of` has its connection's number."""
 
@@ -158,6 +167,17 @@ def test_a_connection_is_closed_after_some_time_without_a_request(monkeypatch: p
     asyncio.run(test())
 
 
+def test_one_that_was_idle_for_too_long_is_not_used_although_it_is_not_closed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async with connected(echo) as (pool, model):
+            await ask(pool, model, b"1")
+            monkeypatch.setattr(pools, "IDLE_SECONDS", 0.0)
+            await ask(pool, model, b"2")
+            assert model.of == {b"1": 1, b"2": 2}
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize("more", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"], ids=["closed", "an answer"])
 def test_an_idle_connection_that_is_closed_or_sends_something_is_not_used(more: bytes) -> None:
     """What came without a request would be taken for the answer to the next one."""
@@ -183,9 +203,9 @@ def test_an_idle_connection_that_is_closed_or_sends_something_is_not_used(more: 
 
 
 def test_an_answer_that_comes_before_the_request_was_sent_is_read_and_its_connection_not_used_again() -> None:
-    async def refuse(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def refuse(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 413 X\r\ncontent-length: 1\r\n\r\nx")
-        await writer.drain()
+        await reader.read()
 
     async def test() -> None:
         async with connected(refuse) as (pool, model):
@@ -209,6 +229,28 @@ def test_a_large_request_arrives_whole(sizes: list[int]) -> None:
     asyncio.run(test())
 
 
+def test_no_more_of_a_large_request_is_written_than_its_model_takes() -> None:
+    heard, seen = asyncio.Event(), asyncio.Event()
+
+    async def silent(_: bytes, __: asyncio.StreamReader, ___: asyncio.StreamWriter) -> None:
+        heard.set()
+        await seen.wait()
+
+    async def test() -> None:
+        async with connected(silent) as (pool, model):
+            posted = asyncio.ensure_future(pool.post(Place.of(model.url), b"unread: 1\r\n", [b"x" * (100 * LARGE)]))
+            await heard.wait()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            (connection,) = pool._open
+            size = connection._transport.get_write_buffer_size()
+            posted.cancel()
+            seen.set()
+            assert 0 < size <= 2 * LARGE
+
+    asyncio.run(test())
+
+
 def test_no_more_is_taken_than_is_read() -> None:
     sent = 0
     part = b"x" * (1 << 20)
@@ -225,9 +267,8 @@ def test_no_more_is_taken_than_is_read() -> None:
         async with connected(endless) as (pool, model):
             exchange = await pool.post(Place.of(model.url), b"", [b"first"])
             size = len(await exchange.read())
-            async with asyncio.timeout(10):
-                while not exchange.is_full:
-                    await asyncio.sleep(0)
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
             assert sent < 40
             size += len(await whole(exchange))
             assert size == 50 * len(part)
