@@ -16,8 +16,7 @@ from policyctl.cli.options import NumberRange, Options, with_options
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import InvalidInput, PolicyctlError, Refused, UsageError, errors_in
 from policyctl.load.directory import Files
-from policyctl.load.discovery import find_files
-from policyctl.load.stamps import stamp, stamps
+from policyctl.load.discovery import find_files, stamp, stamps
 from policyctl.load.urls import SQLITE, is_loopback_host
 from policyctl.policy.document import Document, called_by
 from policyctl.policy.virtual_model import VirtualModel

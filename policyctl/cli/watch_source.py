@@ -18,10 +18,10 @@ from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
+from policyctl.load.discovery import stamp, stamps
 from policyctl.load.git import git_folder, repository_top
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.load.stamps import stamp, stamps
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import without_userinfo
 

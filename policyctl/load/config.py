@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from policyctl.errors import InvalidInput, Mark, Problem
-from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile
+from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile, version_error
 from policyctl.load.environment import (
     NO_CONFIG,
     Config,
@@ -33,7 +33,6 @@ from policyctl.load.fleet import (
 from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
-from policyctl.load.required import version_error
 from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
 from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from policyctl import __version__
 from policyctl.load.settings_file import AuthFile, Names, SafetyFile, Secret
 from policyctl.load.urls import LOCAL, http_url_error, remote_url_error
 from policyctl.plan.settings import PARTIAL
@@ -303,3 +304,16 @@ class ConfigFile(SafetyFile):
         | None,
         Field(description="Who is notified of environments that policyctl watch finds in another state."),
     ] = None
+
+
+def version_error(required: Any) -> str | None:
+    """Why this version may not read a configuration with that `required_version`; None if it may, or if none is required."""
+    if not isinstance(required, str):
+        return None  # absent, or of the wrong form, which is another problem
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        fits = SpecifierSet(required).contains(__version__, prereleases=True)
+    except InvalidSpecifier:
+        return f"{required!r} is not a range of versions; write it as >=0.1,<1"
+    return None if fits else f"this is policyctl {__version__}, and {required} is required; use a version in that range"

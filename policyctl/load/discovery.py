@@ -1,9 +1,11 @@
-"""Which files there are: the policy directory of a command that names none, its policyctl.yaml, and what is below it."""
+"""Which files there are: the policy directory of a command that names none, its policyctl.yaml, and what is below it; and what
+shows cheaply that any of them changed.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from policyctl.load.git.checkout import Checkout
 
 _HIDDEN_CONFIGS = frozenset(f".policyctl{suffix}" for suffix in SUFFIXES)
+Stamp = tuple[str, int, int, int]
 MAX_FOLDERS = 64  # maximum directory depth
 
 
@@ -200,3 +203,30 @@ def _as_given(path: Path) -> Path:
         return path.relative_to(Path.cwd())
     except ValueError:
         return path
+
+
+def stamps(directory: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Iterator[Stamp]:
+    """The stamps of the files below a directory, and of the configuration above it."""
+    pending = [str(directory)]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=True) and not entry.name.startswith("."):
+                pending.append(entry.path)
+            elif entry.name.endswith(suffixes):
+                yield stamp(entry.path)
+    for above in (directory.absolute(), *directory.absolute().parents):
+        yield stamp(str(above / CONFIG_FILE))
+
+
+def stamp(path: str) -> Stamp:
+    """The time, size and number of a file; zeros if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return path, 0, 0, 0
+    return path, found.st_mtime_ns, found.st_size, found.st_ino
