@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from policyctl.load.urls import is_git
-from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, Proposal, Terms
+from policyctl.plan.approval import APPLIED, NONE, PRINT, Approvable, Approval, Proposal, Terms
 from policyctl.plan.fleet import FleetResult
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
 
 MARKER = "<!-- policyctl:plan "  # only our pages begin with this
+_NOTED = 600  # characters that `begun` adds, at most
 _UNSEEN = "split it into smaller ones, or start apply by hand with the digest that the run shows"
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _FIRST = re.compile(r"<!-- policyctl:plan environment=(\S+) directory=(\S+) -->")
@@ -113,14 +114,14 @@ def comment_text(page: str, plan: Approvable, link: str, longest: int, proposal:
     """A plan's page as a comment or an issue of at most `longest` characters, with a link to the run that has the whole plan.
 
     Its last two lines are what a merge approves: nothing if there is a reason `why` not. `proposal` is the commit and branch
-    that the plan was made for. The hashes of the changes are omitted if they do not fit.
+    that the plan was made for. The hashes of the changes are omitted if they do not fit, with room for what is noted later.
     """
     shown = shown_in(page)
     approved = NONE if shown is None or why else shown.approves
     terms = None if shown is None else shown.terms
     whole, bare = (_data(approved, plan.overrides, marks, proposal, terms) for marks in (_marks(plan), {}))
     texts = (_ended(page, link, approved, data, why) for data in (whole, bare))
-    fitting = next((text for text in texts if len(text) <= longest), None)
+    fitting = next((text for text in texts if len(text) + _NOTED <= longest), None)
     return fitting or _ended(f"{_first(page)}\nThe plan is too long to show here.", link, NONE, "", why or _UNSEEN)
 
 
@@ -134,9 +135,20 @@ def applied(old: str, sentence: str, access: str) -> str:
     """A comment whose plan was applied, as a `sentence` shows: its approval is used up.
 
     It keeps how the remote was reached (see `access_at`), for the next run to compare."""
-    lines = old.rstrip().split("\n")[:-1]
-    text = "\n".join(lines[:-1] if _DATA.fullmatch(lines[-1].strip()) else lines)
-    return f"{text.rstrip()}\n\n{sentence}\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
+    return f"{_tail(old)[0]}\n\n{sentence}\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
+
+
+def begun(old: str, sentence: str, commit: str) -> str:
+    """A comment whose plan an apply of a commit begins to write, as a `sentence` shows. It approves nothing for another one."""
+    text, data, last = _tail(old)
+    return f"{text}\n\n{sentence}\n\n{_encoded({**_decoded(data), 'begun': commit})}{last}\n"
+
+
+def _tail(body: str) -> tuple[str, str, str]:
+    """A comment without its last two lines, these being the data, empty if there is none, and the last one."""
+    *lines, last = body.rstrip().split("\n")
+    data = lines.pop().strip() if lines and _DATA.fullmatch(lines[-1].strip()) else ""
+    return "\n".join(lines).rstrip(), data, last.strip()
 
 
 def is_of(body: str, page: str) -> bool:
@@ -163,9 +175,9 @@ def approval_in(bodies: list[str], environment: str | None, directory: str, sour
     ours = [body for body in bodies if is_in(body, environment, directory)]
     if not ours:
         return None
-    *_, data, last = ["", *ours[-1].rstrip().split("\n")]
-    found = _LAST.fullmatch(last.strip())
-    return None if found is None else _read(data.strip(), Approval(found[1], source))
+    _, data, last = _tail(ours[-1])
+    found = _LAST.fullmatch(last)
+    return None if found is None else _read(data, Approval(found[1], source))
 
 
 def _is_ours(body: str) -> bool:
@@ -186,9 +198,10 @@ def _data(
     proposal: Proposal | None,
     terms: Terms | None,
 ) -> str:
-    """The last line but one: what the approval is based on; empty if nothing is approved."""
+    """The last line but one: what the approval is based on. If nothing is approved, what is changed: that replaces what older
+    merges approved for the same."""
     if approved == NONE:
-        return ""
+        return _encoded(marks) if marks else ""
     data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], **marks}
     if proposal is not None and terms is not None:
         data |= {"proposal": proposal._asdict(), "terms": terms._asdict()}
@@ -200,11 +213,16 @@ def _encoded(data: Mapping[str, Any]) -> str:
     return f"<!-- policyctl:data {b64encode(json.dumps(data).encode()).decode()} -->\n"
 
 
+def _decoded(line: str) -> dict[str, Any]:
+    """The values of a line of data; none for any other line. Raises ValueError for one that was edited."""
+    found = _DATA.fullmatch(line)
+    return dict(json.loads(b64decode(found[1]))) if found else {}
+
+
 def _read(line: str, approval: Approval) -> Approval:
     """The approval with the values from a line of data; unchanged for any other line, or one that was edited."""
-    found = _DATA.fullmatch(line)
     try:
-        data = json.loads(b64decode(found[1])) if found else {}
+        data = _decoded(line)
         return approval._replace(
             overrides=tuple(Override(**one) for one in data.get("overrides", ())),
             prints=tuple(map(str, data.get("changes", ()))),
@@ -213,6 +231,8 @@ def _read(line: str, approval: Approval) -> Approval:
             terms=Terms(**data["terms"]) if "terms" in data else None,
             access=data.get("access"),
             environments={str(name): int(number) for name, number in data.get("environments", {}).items()},
+            begun=str(data.get("begun", "")),
+            known="changes" in data and all(len(mark) == PRINT for mark in data["changes"]),
         )
     except (ValueError, TypeError, AttributeError):
         return approval

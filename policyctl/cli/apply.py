@@ -170,7 +170,7 @@ def apply(
     _check_expectation(expect_digest, planfile, None if chosen.several else plans_file)
     output = OutcomeOutput(form, report)
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
-    settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models)
+    settings = _using(overrides, options, ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models))
     if chosen.several or resume is not None:
         from policyctl.cli.fleet_apply import apply_several, approval_of, open_several
 
@@ -183,6 +183,15 @@ def apply(
     if review.plan.changes:
         settings = outside_windows(session.environment, settings, overrides.outside)
     return gateways.after(confirm_and_apply(review, session, settings, output, yes=yes), session, review.plan)
+
+
+def _using(overrides: Overrides, options: Options, settings: ApplySettings) -> ApplySettings:
+    """The settings of an apply that notes before it writes that it uses approvals, if it does."""
+    if not overrides.uses:
+        return settings
+    from policyctl.cli.ci.merges import ApprovalUse  # with HTTP behind it
+
+    return replace(settings, begins=ApprovalUse(options.dir, overrides.uses))
 
 
 def _note_untested(session: Session, review: Review, *, asked: bool) -> None:

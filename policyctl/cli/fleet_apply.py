@@ -39,16 +39,13 @@ _MAX_PLANS = 1 << 28  # bytes of the report of thousands of plans
 
 
 class FleetEvents(ApplyEvents):
-    """An apply of one environment among many: it stops with the run. `require` is called before each write, to refuse it."""
+    """An apply of one environment among many: it stops with the run."""
 
-    def __init__(self, fleet: Fleet, stopped: Callable[[], bool], require: Callable[[], None] = lambda: None) -> None:
-        self._fleet, self._stopped, self._require = fleet, stopped, require
+    def __init__(self, fleet: Fleet, stopped: Callable[[], bool]) -> None:
+        self._fleet, self._stopped = fleet, stopped
 
     def message(self, line: str) -> None:
         self._fleet.console.say(line)
-
-    def before_write(self) -> None:
-        self._require()
 
     def stopped(self) -> bool:
         return self._stopped()
@@ -160,6 +157,8 @@ def _apply(
         return apply_one(fleet, session, settings, events, shown)
 
     try:
+        if pace.place != "here":  # workers write
+            settings.begins()
         with first_signal(brakes.interrupt):
             result = run_fleet(fleet, "apply", work, pace, fleet_waves(fleet), brakes, record, shown)
     finally:

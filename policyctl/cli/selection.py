@@ -31,10 +31,12 @@ KEY_LOSS = "--allow-key-loss"
 class Overrides:
     """The limits and guards that the command line, or a file that `ci` wrote, overrides by name."""
 
-    def __init__(self, given: Iterable[Override] = (), partial: float | None = None, *, consumers: bool = True) -> None:
+    def __init__(
+        self, given: Iterable[Override] = (), partial: float | None = None, *, consumers: bool = True, uses: Sequence[str] = ()
+    ) -> None:
         """`partial` replaces the environment's share of calls that fail in partial failures. `consumers` is whether it is read
-        who uses what. `outside` is why something is written in a deny window; that changes no plan."""
-        self.given = tuple(given)
+        who uses what, `uses` whose approvals an apply uses, and `outside` why it writes in a deny window."""
+        self.given, self.uses = tuple(given), uses
         self.consumers = consumers
         self.outside = ""
         self.partial = partial
@@ -208,9 +210,8 @@ def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:
         given = overrides_of({name: more.pop(name) for name in names}, reason)
         if reason and not given:
             raise UsageError("--reason is for an override, and none is given; add one (--max-removes, --allow-guard, …)")
-        if overrides_file is not None:
-            given = (*given, *read_overrides(overrides_file))
-        chosen = Overrides(given, partial, consumers=not no_consumers)
+        also, uses = ((), ()) if overrides_file is None else read_overrides(overrides_file)
+        chosen = Overrides((*given, *also), partial, consumers=not no_consumers, uses=uses)
         return function(*args, selection=Selection(only, exclude), overrides=chosen, **more)
 
     for option, more in reversed(_OVERRIDES.items()):
@@ -317,14 +318,14 @@ def parse_overrides(text: str, by: str) -> tuple[Override, ...]:
     return given
 
 
-def write_overrides(file: Path, overrides: Sequence[Override]) -> None:
-    """Write overrides for a later step. Raises PolicyctlError when they cannot be written."""
-    data = {"format": FORMAT, "version": VERSION, "overrides": [one._asdict() for one in overrides]}
+def write_overrides(file: Path, overrides: Sequence[Override], uses: Sequence[str] = ()) -> None:
+    """Write overrides for a later step, and whose approvals it uses. Raises PolicyctlError when they cannot be written."""
+    data = {"format": FORMAT, "version": VERSION, "overrides": [one._asdict() for one in overrides], "uses": list(uses)}
     write_atomically(file, json.dumps(data, indent=2) + "\n", private=True)
 
 
-def read_overrides(file: Path) -> tuple[Override, ...]:
-    """The overrides in a file that `write_overrides` wrote, each checked as on the command line.
+def read_overrides(file: Path) -> tuple[tuple[Override, ...], tuple[str, ...]]:
+    """The overrides in a file that `write_overrides` wrote, each checked as on the command line, and the pull requests.
 
     Raises PolicyctlError for any other file.
     """
@@ -342,7 +343,7 @@ def read_overrides(file: Path) -> tuple[Override, ...]:
     for row in rows:
         words = shlex.join(filter(None, (row["option"], row["value"])))
         parse_overrides(f"{words} because {row['reason'] or 'the command line has it'}", row["by"])
-    return tuple(Override(**row) for row in rows)
+    return tuple(Override(**row) for row in rows), tuple(map(str, data.get("uses", ())))
 
 
 def _is_override(row: Any) -> bool:

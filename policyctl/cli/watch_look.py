@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
-from policyctl.cli.ci.approved import approvals_of, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import approvals_of, begin, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.plan.approval import Approval, adds_up
+from policyctl.plan.approval import Approval, adds_up, newest, standing
 from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import Moved
 from policyctl.policy.document import canonical_text
@@ -136,74 +137,105 @@ def base_of(review: Review, in_scope: Callable[[str], bool]) -> str:
     return SyncedPolicies.text_of({name: text for name, text in found.items() if in_scope(name)})
 
 
+class Taken(NamedTuple):
+    """What a watch began to apply of an environment: the hash of its files then (see `Watched`), and of the approvals the pull
+    request and the commit that is noted on it."""
+
+    fingerprint: str
+    begun: frozenset[tuple[str, str]]
+
+
 class UsedApprovals:
     """The approvals that a watch takes. Each is noted on its pull request as used before anything is applied, so none counts
-    twice, wherever the process ends; this process goes on with what it took until the environment is in sync. Several threads
-    may use it, each for environments of its own."""
+    for another commit, wherever the process ends; this process goes on with what it took as long as the files of the
+    environment stay the same. Several threads may use it, each for environments of its own."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, tuple[Approval, ...]] = {}  # by environment
-        self._owing: set[str] = set()  # environments that are in sync by other means, which could not be noted
+        self._taken: dict[str, Taken] = {}  # by environment
+        self._files: Mapping[str, str] = {}
+        self._lock = Lock()
+        self._owing: set[str] = set()  # environments that are in sync, which could not be noted
 
-    def unapproved(self, opened: Opened, name: str, plan: Plan) -> str | None:
+    def use(self, files: Mapping[str, str]) -> None:
+        """Note that other files are in use, by environment a hash of each: what was taken for those of before is used up."""
+        with self._lock:
+            self._files = files
+            self._taken = {name: one for name, one in self._taken.items() if files.get(name) == one.fingerprint}
+
+    def unapproved(self, opened: Opened, name: str, plan: Plan, files: str) -> str | None:
         """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which is
-        used then.
+        used then. `files` is the hash of the files that it was made of.
 
-        An approval counts if the plan's digest, or the sum of several, is that of now, and so are the safety settings and the
-        way to the remote. Raises PolicyctlError when the service cannot be asked, or what was used cannot be noted.
+        An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), under the safety
+        settings and the way to the remote of now. Raises PolicyctlError when the service cannot be asked.
         """
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 return f"{_WHOSE}, which cannot be read: {forge}"
-            found, _ = approvals_of(forge, name, opened.place)
+            found = self._found(forge, opened, name)
             if why := why_not_head(forge, opened.place, opened.referred):
                 return f"{_WHOSE}: {why}"
-            valid = [one for one in (*self._taken.get(name, ()), *found) if _is_for(one, opened, name)]
-            if not (any(one.digest == plan.digest for one in valid) or (valid and adds_up(valid, plan))):
+            top = newest(found, forge.commit)
+            parts = [one for one in standing(found, forge.commit) if _is_for(one, opened, name)]
+            is_whole = top is not None and top.digest == plan.digest and _is_for(top, opened, name)
+            if not (is_whole or (parts and adds_up(parts, plan))):
                 merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
                 why = f"no merged plan {merged} is this one ({plan.digest})"
                 return f"{_WHOSE}: {why}; policyctl apply by hand, or a new pull request"
+            holding = [one for one in found if one.holds(forge.commit)]
             try:
-                _note(forge, opened, name)
+                new = [one.source for one in holding if not one.begun]
+                begin(forge, name, opened.place, new, "Used by policyctl watch, which applies it.")
             except PolicyctlError as error:
                 return f"{_WHOSE}, which cannot be noted as used: {error}"
-        self._taken[name] = tuple(valid)
+        self._take(name, files, holding, self._commits(name) | dict.fromkeys(new, forge.commit))
         return None
+
+    def _take(self, name: str, files: str, holding: Sequence[Approval], commits: Mapping[str, str]) -> None:
+        with self._lock:
+            if self._files.get(name) == files:
+                self._taken[name] = Taken(files, frozenset((one.source, commits.get(one.source, one.begun)) for one in holding))
+
+    def _commits(self, name: str) -> dict[str, str]:
+        """The commits that are noted on the pull requests that this process goes on with."""
+        taken = self._taken.get(name)
+        return {} if taken is None else dict(taken.begun)
+
+    def _found(self, forge: Forge, opened: Opened, name: str) -> list[Approval]:
+        """What waits, the newest first; what this process goes on with counts as begun by the commit of now."""
+        mine = self._commits(name).items()
+        found, _ = approvals_of(forge, name, opened.place)
+        return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found]
 
     def owes(self, name: str) -> bool:
         """Whether something could not be noted yet."""
         return name in self._owing
 
     def settle(self, opened: Opened, name: str) -> bool:
-        """Note that an environment has what the files want. Returns whether the settings of now were approved with it."""
-        if self._taken.pop(name, None) is not None:
-            return True
+        """Note that an environment has what the files want, so that nothing is approved for it any more. Returns whether the
+        safety settings of now are those that the newest merge was approved with."""
         try:
-            released = _use_up(opened, name)
+            released = self._use_up(opened, name)
         except Exception:  # noqa: BLE001 - whatever the service answers, the environment is in sync
             self._owing.add(name)
             return False
         self._owing.discard(name)
         return released
 
-
-def _use_up(opened: Opened, name: str) -> bool:
-    """Note what waits for an environment that was applied by others. Raises PolicyctlError if that cannot be done."""
-    with _forge(opened) as forge:
-        if isinstance(forge, str):
-            raise RemoteError(forge)
-        found, _ = approvals_of(forge, name, opened.place)
-        if why := why_not_head(forge, opened.place, opened.referred):
-            raise RemoteError(why)
-        _note(forge, opened, name)
-        return any(_is_for(one, opened, name) for one in found)
-
-
-def _note(forge: Forge, opened: Opened, name: str) -> None:
-    """Note on the pull requests that wait for an environment that a watch applies them."""
-    for _, comments in waiting_merges(forge, name, opened.place)[0]:
-        for one in comments:
-            forge.rewrite(one, applied(one.body, "Used by policyctl watch, which applies it.", opened.access(name)))
+    def _use_up(self, opened: Opened, name: str) -> bool:
+        """Note on the pull requests that wait that they are applied. Raises PolicyctlError if that cannot be done."""
+        with _forge(opened) as forge:
+            if isinstance(forge, str):
+                raise RemoteError(forge)
+            found = self._found(forge, opened, name)
+            if why := why_not_head(forge, opened.place, opened.referred):
+                raise RemoteError(why)
+            for _, comments in waiting_merges(forge, name, opened.place)[0]:
+                for one in comments:
+                    sentence = "Applied, as policyctl watch found."
+                    forge.rewrite(one, applied(one.body, sentence, opened.access(name)))
+            self._taken.pop(name, None)
+            return bool(found) and found[0].holds(forge.commit) and _is_for(found[0], opened, name)
 
 
 def unapproved_access(opened: Opened, name: str, access: str) -> str | None:

@@ -153,6 +153,7 @@ class EnvironmentWork:
             fleet.hosts = before.fleet.hosts
         self._remembering.close()  # what was computed for the files of before
         self._remembering.enter_context(Memo.remembering())
+        self._approvals.use({name: one.fingerprint for name, one in watched.items()})
         self._current, self._revision = (opened, watched), revision
         gc.collect()
         gc.freeze()  # files and settings stay; what looks leave behind is collected
@@ -217,7 +218,7 @@ class EnvironmentWork:
 
     def unapproved(self, name: str, look: Look) -> str | None:
         opened, review = looked(look)
-        return self._approvals.unapproved(opened, name, review.plan)
+        return self._approvals.unapproved(opened, name, review.plan, look.fingerprint)
 
     def new_access(self, name: str, own: Watched) -> str | None:
         try:

@@ -168,7 +168,7 @@ class JobHandler:
             audit, command = self._audit, order.caller or "apply"
             if audit is not None:
                 audit = replace(audit, who=order.who, command=command, run=order.page, commit=commit)
-            events, settings = FleetEvents(fleet, self.stopped, require), ApplySettings(audit=audit)
+            events, settings = FleetEvents(fleet, self.stopped), ApplySettings(audit=audit, begins=require)
             return fleet.task(lambda session: apply_one(fleet, session, settings, events, order.shown))(name)
 
     @contextmanager

@@ -12,6 +12,21 @@ NONE = "none"  # no digest was approved
 APPLIED = "applied"  # replaces a digest once it is applied
 
 
+_SUBJECT, _CHANGE = 12, 40  # digits of the two hashes in a print
+PRINT = _SUBJECT + _CHANGE
+
+
+def print_of(subject: Sequence[str], change: Sequence[object]) -> str:
+    """A hash of what is changed, and one of the change."""
+    hashes = (digest(list(one)).removeprefix("sha256:") for one in (subject, change))
+    return "".join(one[:digits] for one, digits in zip(hashes, (_SUBJECT, _CHANGE), strict=True))
+
+
+def subject_of(mark: str) -> str:
+    """The hash of what a change with this print changes."""
+    return mark[:_SUBJECT]
+
+
 class Proposal(NamedTuple):
     """What a pull request asks for: to merge a commit, its newest one, into a branch."""
 
@@ -67,7 +82,8 @@ class Approval(NamedTuple):
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
     where the comment had no room for them, and `environments` how many of them are in which of several. `traffic` is what the
     plan does by way of other policies (see `Plan.traffic`). `proposal` is what the plan was made for. Where nothing is approved
-    although the comment has a digest, `why` is the reason. `access` is how the remote was reached by the run that applied it.
+    although the comment has a digest, `why` is the reason. `access` is how the remote was reached by the run that applied it,
+    and `begun` the commit whose apply began to write what is approved.
     """
 
     digest: str
@@ -80,6 +96,17 @@ class Approval(NamedTuple):
     why: str = ""
     access: str | None = None
     environments: Mapping[str, int] = {}
+    begun: str = ""
+    known: bool = False
+
+    @property
+    def subjects(self) -> frozenset[str] | None:
+        """What its plan changes, as hashes; None if that is not known."""
+        return frozenset(map(subject_of, self.prints)) if self.known else None
+
+    def holds(self, commit: str) -> bool:
+        """Whether it approves anything for a run of this commit: only the apply that began with it may go on with it."""
+        return self.digest not in (NONE, APPLIED) and self.begun in ("", commit)
 
     @property
     def parts(self) -> list[Approval]:
@@ -105,7 +132,7 @@ def held(approval: Approval, merged: Proposal) -> Approval:
         why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"
     else:
         why = f"its plan was made for a merge into {made.into}, and it was merged into {merged.into or 'another branch'}"
-    return Approval(NONE, approval.source, why=why)
+    return Approval(NONE, approval.source, prints=approval.prints, why=why, known=approval.known)
 
 
 def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> frozenset[str]:
@@ -124,6 +151,30 @@ def reached(approvals: Sequence[Approval], applied: Approval | None, history: Se
     return frozenset(known) if noted is not None or known.issuperset(history) else frozenset()
 
 
+def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
+    """What of merged approvals (the newest first) still counts for a run of this commit, a part for each environment.
+
+    What a newer merge changes too is replaced for good, whatever became of that one. A merge of which it is not known what it
+    changes replaces all that is older. Each is used once: see `Approval.holds`.
+    """
+    found, replaced = list[Approval](), set[str]()
+    for one in approvals:
+        if one.holds(commit):
+            for part in one.parts:
+                kept = tuple(mark for mark in part.prints if subject_of(mark) not in replaced)
+                found.append(part._replace(prints=kept, environments={}))
+        if one.subjects is None:
+            break
+        replaced |= one.subjects
+    return found
+
+
+def newest(approvals: Sequence[Approval], commit: str) -> Approval | None:
+    """The approval of the newest merge that changes anything, which nothing replaces; None if that approves nothing."""
+    found = next((one for one in approvals if one.subjects is None or one.subjects), None)
+    return found if found is not None and found.holds(commit) else None
+
+
 def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:
     """The approvals with changes that the plan still has, and how many of them."""
     left = set(plan.prints)
@@ -132,32 +183,33 @@ def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Appro
 
 
 def adds_up(approvals: Sequence[Approval], plan: Approvable) -> bool:
-    """Whether the plan is exactly the sum of approved ones: each change was shown in one, and each of those is there whole,
-    or has nothing left to do. So is what it does by way of other policies."""
+    """Whether the plan is exactly the sum of what counts of approvals (see `standing`): each change was shown in one, and each
+    of those is there whole, has nothing left to do, or was begun, and this is what is left. So is what it does by way of other
+    policies."""
     left, covered = set(plan.prints), set[str]()
     for one in approvals:
         own = set(one.prints)
-        if own & left:
-            if one.digest in (NONE, APPLIED) or not own <= left:
-                return False
-            covered |= own
+        if own & left and not (own <= left or one.begun):
+            return False
+        covered |= own & left
     return covered == left and not moved_otherwise(approvals, plan)
 
 
 def moved_otherwise(approvals: Sequence[Approval], plan: Approvable) -> list[str]:
     """The policies to which the plan does something else, by way of others, than those of its approved plans that have
-    changes left."""
+    changes left. What one that was begun did already is not in the plan any more."""
     shown: dict[str, set[str | None]] = {}
     for one, _ in waiting(approvals, plan):
         for name, mark in one.traffic.items():
-            shown.setdefault(name, set()).add(mark)
+            if not one.begun or name in plan.traffic:
+                shown.setdefault(name, set()).add(mark)
     names = sorted(shown.keys() | plan.traffic.keys())
     return [name for name in names if shown.get(name) != {plan.traffic.get(name)}]
 
 
 def unapproved(approvals: Sequence[Approval], plan: Approvable) -> Iterator[str]:
-    """The names of the policies with changes that none of the approved plans had."""
-    shown = {mark for one in approvals if one.digest != NONE for mark in one.prints}
+    """The names of the policies with changes that none of these approvals has."""
+    shown = {mark for one in approvals for mark in one.prints}
     return (name for name, mark in zip(plan.changed, plan.prints, strict=True) if mark not in shown)
 
 

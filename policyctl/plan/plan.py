@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from policyctl.errors import Refused
+from policyctl.plan.approval import print_of
 from policyctl.plan.change import ACTIONS, Action, Change, Desired, add, equal, remove, update
 from policyctl.plan.references import ordered
 from policyctl.plan.settings import Override, Settings
@@ -87,14 +88,16 @@ class Plan(NamedTuple):
 
     @property
     def prints(self) -> tuple[str, ...]:
-        """A short hash of each change, the same in every plan of this environment and remote that has the change.
+        """A short hash of each change, the same in every plan of this environment and remote that has the change, after one of
+        what it changes.
 
         So the changes of several plans can be added up where only their hashes are kept. 160 bits: to find two changes with one
         of them is out of reach, even for one author who makes both.
         """
         where = [self.environment, self.remote]
-        whole = (digest([where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes)
-        return tuple(one.removeprefix("sha256:")[:40] for one in whole)
+        return tuple(
+            print_of([self.environment, c.name], [where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes
+        )
 
     @property
     def changed(self) -> tuple[str, ...]:

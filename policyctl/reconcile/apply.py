@@ -49,7 +49,8 @@ class ApplySettings:
     """How to carry out a plan.
 
     `command` is shown to other processes that wait for the lock. `in_scope` are the names that the directory manages: others
-    may come and go during the apply. `test_models` has the platform test the models that were written.
+    may come and go during the apply. `test_models` has the platform test the models that were written. `begins` is called
+    directly before each write, by several threads; if it raises PolicyctlError, that write is not made.
     """
 
     parallelism: int = 1
@@ -58,6 +59,7 @@ class ApplySettings:
     audit: Audit | None = None
     in_scope: Callable[[str], bool] = lambda _: True
     test_models: bool = False
+    begins: Callable[[], None] = lambda: None
 
 
 class ApplyEvents:
@@ -73,9 +75,6 @@ class ApplyEvents:
     def progress(self, _label: str, _total: int | None) -> AbstractContextManager[object]:
         """Entered for each step: `Applying` so many changes, then `Verifying`."""
         return nullcontext()
-
-    def before_write(self) -> None:
-        """Called directly before each write; if it raises PolicyctlError, that write is not made."""
 
     def outcome(self, outcome: Outcome) -> None:
         """A change is done."""
@@ -139,7 +138,7 @@ def _write_and_verify(
         events.outcome(outcome)
 
     def begin(change: Change) -> None:
-        events.before_write()
+        settings.begins()
         record.begun(change)
 
     changes = review.plan.changes

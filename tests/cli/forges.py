@@ -28,6 +28,7 @@ class Forge:
     no_drafts: bool = False  # a token that may not turn a pull request into a draft
     knows_me: bool = False  # a workflow's own token may not ask who it is
     proposals: dict[int, tuple[str, str]] = field(default_factory=dict)  # each pull request's newest commit, and its target
+    commit: str = COMMIT  # that steps run for
     head: str | None = COMMIT  # what main is at; None where the token may not ask
     changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
     rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service writes it
@@ -52,7 +53,7 @@ class Forge:
                 "GITHUB_REPOSITORY": "org/repo",
                 "GITHUB_RUN_ID": "9",
                 "GITHUB_REF": "refs/pull/5/merge",
-                "GITHUB_SHA": COMMIT,
+                "GITHUB_SHA": self.commit,
                 "GITHUB_TOKEN": TOKEN,
             }
         return {
@@ -60,7 +61,7 @@ class Forge:
             "CI_API_V4_URL": self.server.url,
             "CI_PROJECT_ID": "7",
             "CI_MERGE_REQUEST_IID": "5",
-            "CI_COMMIT_SHA": COMMIT,
+            "CI_COMMIT_SHA": self.commit,
             "CI_PIPELINE_URL": "https://forge.example/run",
             "GITLAB_TOKEN": TOKEN,
         }

@@ -176,7 +176,7 @@ def test_unseen_consumers_can_be_allowed_in_a_comment(tmp_path: Path) -> None:
     given = parse_overrides("--allow-unseen-consumers because this login reads no agents", "ana")
     assert [one.text for one in given] == ["--allow-unseen-consumers"]
     write_overrides(tmp_path / "overrides.json", given)
-    assert read_overrides(tmp_path / "overrides.json") == given
+    assert read_overrides(tmp_path / "overrides.json") == (given, ())
 
 
 def test_a_new_name_does_not_let_the_old_one_go(tenant: Tenant) -> None:

@@ -461,7 +461,7 @@ def test_what_was_applied_by_hand_uses_its_approval_too(work: Work) -> None:
     work.forge.merge(5, work.forge.head)
     assert work.policyctl("apply", "--yes").code == 0
     assert "in_sync" in work.policyctl("watch", "--once").out
-    assert "Used by policyctl watch" in work.forge.comments[5][-1]["body"]
+    assert "Applied, as policyctl watch found" in work.forge.comments[5][-1]["body"]
 
 
 def test_an_environment_that_comes_back_or_has_another_name_needs_approvals_as_before(work: Work) -> None:

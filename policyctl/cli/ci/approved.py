@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
-from itertools import islice
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
-from policyctl.ci.comments import approval_in, is_in
-from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed
+from policyctl.ci.forge import Forge, NotAllowed
+from policyctl.cli.ci.merges import ApprovalUse, approvals_of, waiting_merges, why_not_head
 from policyctl.cli.ci.subject import Subject, subject_of
 from policyctl.cli.console import Console
 from policyctl.cli.environments import with_environments
@@ -20,85 +20,21 @@ from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.selection import parse_overrides, write_overrides
 from policyctl.errors import StalePlan, UsageError
-from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import (
-    APPLIED,
     NONE,
     Approvable,
     Approval,
     adds_up,
-    held,
     moved_otherwise,
+    newest,
     overrides_of,
     reached,
+    standing,
     unapproved,
     waiting,
 )
 from policyctl.report.format import count
-
-_LOOKED = 100  # merged pull requests that are read, from the newest back
-
-
-def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
-    """The merged pull requests whose plan was not applied yet, with our comments, the newest first; and the approval of the
-    last one that was applied, where the search ends: everything older was applied with it or before it."""
-    found: list[tuple[Merge, list[Comment]]] = []
-    for merge in islice(forge.merges(forge.branch), _LOOKED) if forge.branch else ():
-        ours = [one for one in forge.comments_on(merge) if is_in(one.body, environment, directory)]
-        approval = approval_in([one.body for one in ours], environment, directory)
-        if approval is not None and approval.digest == APPLIED:
-            return found, approval
-        if ours:
-            found.append((merge, ours))
-    return found, None
-
-
-def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
-    """What those pull requests approve, the newest first: nothing if the plan was not made for what was merged. And the last
-    one that was applied."""
-    found, applied = waiting_merges(forge, environment, directory)
-    made = [(approval_in([one.body for one in ours], environment, directory, merge.name), merge) for merge, ours in found]
-    return [held(one, merge.what) for one, merge in made if one is not None], applied
-
-
-def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
-    """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or when later commits
-    change nothing in the directory, and none of the files that are `referred` to (paths from the repository's top).
-
-    Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
-    """
-    if forge.branch is None:
-        return "this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest"
-    try:
-        head = forge.head(forge.branch)
-    except NotAllowed as error:
-        return (
-            f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
-            "start this by hand with the plan's digest"
-        )
-    if head and (head == forge.commit or _is_the_same_for(directory, referred, forge, head)):
-        return None
-    return (
-        f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
-        f"approved for an older commit. The run for the newest one applies what is merged; to apply this all the same, "
-        "start it by hand with the plan's digest"
-    )
-
-
-def _is_the_same_for(directory: str, referred: Collection[str], forge: Forge, head: str) -> bool:
-    """Whether nothing in the directory, and none of these files, changed up to a later commit."""
-    try:
-        changed = forge.changed(head)
-    except NotAllowed:
-        return False
-    return changed is not None and not any(name in referred or _concerns(name, directory) for name in changed)
-
-
-def _concerns(file: str, directory: str) -> bool:
-    """Whether a file, by its path from the repository's top, may affect a plan of the directory."""
-    return directory == "." or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
-
 
 APPROVED_EPILOG = """\b
 Example:
@@ -125,7 +61,8 @@ _NEW_RULES = (
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Write the approved overrides to this file, for apply --overrides.",
+    help="Write to this file what is overridden, and whose approvals are used, for apply --overrides, which notes that on the "
+    "pull requests before its first write. Without it that is noted now.",
 )
 @with_options(*NAMES)
 @with_environments
@@ -141,7 +78,7 @@ def approved(options: Options, digest: str, text: str, out: Path | None, chosen:
     If the remote, auth or ca_file of the environment is not what was used before, and no approved plan shows the change, the
     exit code is 4 before anything logs in.
     """
-    console = Console(options)
+    console, uses = Console(options), list[str]()
     if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
     if text.strip():
@@ -149,9 +86,11 @@ def approved(options: Options, digest: str, text: str, out: Path | None, chosen:
     elif digest:
         found = Approval(digest)
     else:
-        found = _merged(subject_of(options, chosen), options, console)
+        found, uses = _merged(subject_of(options, chosen), options, console)
     if out is not None:
-        write_overrides(out, found.overrides)
+        write_overrides(out, found.overrides, uses)
+    elif uses:
+        ApprovalUse(options.dir, uses)()
     console.result(f"{found.digest}\n")
     return 0
 
@@ -164,8 +103,9 @@ def _by_hand(subject: Subject, digest: str, text: str) -> Approval:
     return Approval(subject.overriding(overrides).digest if digest == subject.plan.digest else digest, overrides=overrides)
 
 
-def _merged(subject: Subject, options: Options, console: Console) -> Approval:
-    """What the merges since the last applied one approve; `none` if that is nothing, and the reason is printed.
+def _merged(subject: Subject, options: Options, console: Console) -> tuple[Approval, list[str]]:
+    """What the merges since the last applied one approve, and what that uses (see `ApprovalUse`); `none` for nothing, and
+    the reason is printed.
 
     Raises StalePlan when the way in to the remote was not approved: then not even a plan may be made, since that logs in.
     """
@@ -175,33 +115,37 @@ def _merged(subject: Subject, options: Options, console: Console) -> Approval:
         write_stop_summary(why, console)
         return Approval(NONE)
 
-    found, applied, why = _read(options, subject)
+    found, applied, commit, why = _read(options, subject)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
     if subject.logs_in and not _is_known(subject, found, applied):
         write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
         raise StalePlan(f"{_NEW_ACCESS}{besides}")
-    if why:
-        return nothing(why)
-    if not found:
-        return nothing("no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it")
-    if len(found) == 1 and found[0].digest == NONE:
-        return nothing(f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it")
-    if subject.rules not in {one.terms.rules for one in found if one.terms is not None}:
-        return nothing(f"{_NEW_RULES}{besides}")
-    if len(found) == 1:
+    if why is None and not found:
+        why = "no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it"
+    if why is None and len(found) == 1 and found[0].digest == NONE:
+        why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
+    holding = [one for one in found if one.holds(commit)]
+    if why is None and holding and subject.rules not in {one.terms.rules for one in holding if one.terms is not None}:
+        why = f"{_NEW_RULES}{besides}"
+    if why is not None:
+        return nothing(why), []
+    if len(found) == 1 and holding and not found[0].begun:
         console.say(f"approved by pull request {found[0].source}")
-        return _left_of(found[0], subject, console)
-    return _summed(found, subject, console, nothing)
+        approval = _left_of(found[0], subject, console)
+    else:
+        approval = _summed(found, commit, subject, console, nothing)
+    return approval, [] if approval.digest == NONE else [subject.name, *(one.source for one in holding)]
 
 
-def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str | None]:
-    """The waiting approvals, the newest first; the last one that was applied; and why none of them counts, or None."""
+def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str, str | None]:
+    """The waiting approvals, the newest first; the last one that was applied; the commit of this run; and why none of them
+    counts, or None."""
     directory = repository_path(str(options.dir))
     with open_forge(os.environ) as forge:
         if forge is None:
-            return [], None, "without a token no approval can be read; start this by hand with the plan's digest"
+            return [], None, "", "without a token no approval can be read; start this by hand with the plan's digest"
         found, applied = approvals_of(forge, subject.name, directory)
-        return found, applied, why_not_head(forge, directory, subject.referred())
+        return found, applied, forge.commit, why_not_head(forge, directory, subject.referred())
 
 
 def _is_known(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
@@ -228,34 +172,50 @@ def _left_of(approval: Approval, subject: Subject, console: Console) -> Approval
     return approval._replace(digest=whole.digest)
 
 
-def _summed(found: Sequence[Approval], subject: Subject, console: Console, nothing: Callable[[str], Approval]) -> Approval:
-    """What several merges approve together: the plan made now, if it is one of theirs or exactly their sum."""
-    plan = subject.plan
-    left = [one for one, _ in waiting(found, plan)]
-    whole = subject.overriding(overrides_of(left))
-    names = ", ".join(one.source for one in reversed(left))
+def _summed(
+    found: Sequence[Approval], commit: str, subject: Subject, console: Console, nothing: Callable[[str], Approval]
+) -> Approval:
+    """What several merges approve together: the plan made now, if it is that of the newest one or exactly the sum of what
+    counts of each. So is what is left of one, if an apply of this commit began with it."""
+    plan, top, parts = subject.plan, newest(found, commit), standing(found, commit)
     if plan.digest == NONE:
         return nothing("an environment could not be planned, so nothing is approved; correct that, and run this again")
     if not plan.prints:
         return Approval(NONE)
-    if adds_up([part for one in found for part in one.parts], plan) or any(one.digest == whole.digest for one in found):
-        console.say(f"approved by {count(len(left), 'pull request')} together: {names}")
-        return Approval(whole.digest, names, whole.overrides)
-    return nothing(f"{_difference(found, plan)}; read the plan, then start this by hand with digest {plan.digest}")
+    if top is not None and subject.overriding(top.overrides).digest == top.digest:
+        console.say(f"approved by pull request {top.source}")
+        return top
+    left = [one for one, _ in waiting(parts, plan)]
+    if adds_up(parts, plan):
+        names = list(dict.fromkeys(one.source for one in reversed(left)))
+        console.say(f"approved by {count(len(names), 'pull request')} together: {', '.join(names)}")
+        overrides = overrides_of(left)
+        return Approval(subject.overriding(overrides).digest, overrides=overrides)
+    return nothing(
+        f"{_difference(found, parts, commit, plan)}; read the plan, then start this by hand with digest {plan.digest}"
+    )
 
 
-def _difference(found: Sequence[Approval], plan: Approvable) -> str:
-    """Which merged pull requests are not applied yet, and what else is in the plan."""
-    rows = [f"pull request {one.source} ({count(number, 'change')})" for one, number in reversed(waiting(found, plan))]
+def _difference(found: Sequence[Approval], parts: Sequence[Approval], commit: str, plan: Approvable) -> str:
+    """Which merged pull requests are not applied yet, what counts of them, and what else is in the plan."""
+    numbers = Counter[str]()
+    for one, number in reversed(waiting(parts, plan)):
+        numbers[one.source] += number
+    rows = [f"pull request {source} ({count(number, 'change')})" for source, number in numbers.items()]
+    rows += [
+        f"pull request {one.source} (used by an apply of commit {one.begun[:12]}, which did not finish)"
+        for one in reversed(found)
+        if one.begun not in ("", commit)
+    ]
     rows += [
         f"pull request {one.source} (approved no plan{f': {one.why}' if one.why else ''})"
         for one in reversed(found)
         if one.digest == NONE
     ]
     waits = f"merged and not applied yet: {', '.join(rows) or 'what no pull request showed'}"
-    if names := list(unapproved(found, plan)):
+    if names := list(unapproved(parts, plan)):
         return f"{waits}; no approved plan showed the change of {_named(names)}"
-    if names := moved_otherwise(found, plan):
+    if names := moved_otherwise(parts, plan):
         return f"{waits}; together they do to the traffic of {_named(names)} what none of their plans showed"
     return f"{waits}; the plan is not the sum of theirs"
 

@@ -1,0 +1,250 @@
+"""An approval is used once: noted before the first write, for one commit, and gone once a newer merge changes the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cli.forges import Forge
+from tests.cli.pull_requests import Work
+from tests.conftest import Policyctl, Project, Ran
+from tests.remote.fake_server import Reply, Seen, Silence, standing_in
+from tests.remote.fake_tenant import Tenant
+
+A, B, RISKY, EVIL = (f"virtual-model/x/{name}" for name in ("a", "b", "risky", "evil"))
+CONFIG = "default: prod\nscope: ['*']\nenvironments: {prod: {remote: 'URL'}}\n"
+
+
+class TenantOf:
+    """A tenant with the policies p and q, which may refuse to write q, and pull requests for it."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.forge = work, work.forge
+        self.rows, self.refuses = Tenant(), True
+        self.noted: list[bool] = []  # at each write, whether the approval was noted as used
+        self.url, self.watch = "", ""
+
+    def __call__(self, seen: Seen) -> Reply | Silence:
+        if seen.method != "GET":
+            self.noted.append(any("Used by" in one["body"] for some in self.forge.comments.values() for one in some))
+            if self.refuses and (b'"virtual-policy/q"' in seen.body):
+                return Reply(422, {"detail": "no"})
+        return self.rows(seen)
+
+    def configure(self, approved: str = "true") -> None:
+        watch = f"watch: {{apply: on-merge, approved: {approved}, interval: 1s, retry: {{first: 1s, most: 1s}}}}\n"
+        self.work.project.write("policyctl.yaml", CONFIG.replace("URL", self.url) + (watch if self.watch else ""))
+
+    def write(self, **policies: str) -> None:
+        for name, model in policies.items():
+            self.work.project.policy(name, model)
+
+    def push(self, **policies: str) -> str:
+        """A commit of main."""
+        self.write(**policies)
+        self.forge.commit = self.forge.head = self.work.commit()
+        return self.forge.commit
+
+    def merge(self, number: int, **policies: str) -> None:
+        """A pull request that was planned, and merged."""
+        self.write(**policies)
+        assert self.work.comment(number).code == 0
+        self.forge.merge(number, self.push())
+
+    def apply(self) -> Ran:
+        """The steps of the workflow."""
+        ran = self.work.apply()
+        return ran if ran.code else Ran(self.work.on_main("ci", "applied").code, ran.out, ran.err)
+
+    @property
+    def live(self) -> dict[str, str]:
+        found = {}
+        for row in self.rows.rows.values():
+            (target,) = row["policy"]["targets"]
+            found[row["name"].removeprefix("virtual-policy/")] = target["model_name"].removeprefix("virtual-model/x/")
+        return found
+
+
+@pytest.fixture
+def tenant(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[TenantOf]:
+    found = TenantOf(Work(project, forge, policyctl, monkeypatch))
+    found.refuses = False
+    with standing_in(found) as server:
+        found.url = server.url
+        found.configure()
+        found.write(p=A, q=A)
+        found.work.settle()
+        assert policyctl("apply", "--yes").code == 0
+        found.refuses, found.noted = True, []
+        yield found
+
+
+def test_what_was_applied_in_part_is_not_applied_again_once_it_was_taken_back(tenant: TenantOf) -> None:
+    tenant.merge(5, p=RISKY, q=B)
+    assert (tenant.apply().code, tenant.live) == (5, {"p": "risky", "q": "a"})
+    tenant.merge(6, p=A)
+    assert (tenant.apply().code, tenant.live) == (5, {"p": "a", "q": "a"})
+    tenant.push(p=RISKY)  # without a pull request
+    ran = tenant.apply()
+    assert (ran.code, tenant.live) == (4, {"p": "a", "q": "a"})
+    assert "no approved plan showed the change of virtual-policy/p, virtual-policy/q" in ran.err
+    assert ran.err.count("(used by an apply of commit ") == 2
+
+
+def test_a_run_of_the_same_commit_goes_on_with_what_is_left(tenant: TenantOf) -> None:
+    tenant.merge(5, p=RISKY, q=B)
+    assert (tenant.apply().code, tenant.live) == (5, {"p": "risky", "q": "a"})
+    tenant.refuses = False
+    ran = tenant.apply()
+    assert (ran.code, tenant.live) == (0, {"p": "risky", "q": "b"})
+    assert "approved by 1 pull request together: " in ran.err
+    assert tenant.forge.bodies[0].count("Used by [this run](") == 1
+    assert tenant.forge.bodies[0].endswith("<!-- policyctl applied -->\n")
+
+
+def test_what_was_begun_is_used_up_for_the_next_commit(tenant: TenantOf) -> None:
+    """Also what was not written: it is not known where a run that was killed ended."""
+    tenant.merge(5, p=RISKY, q=B)
+    assert tenant.apply().code == 5
+    tenant.push()
+    tenant.refuses = False
+    ran = tenant.apply()
+    assert (ran.code, tenant.live) == (4, {"p": "risky", "q": "a"})
+    assert "(used by an apply of commit " in ran.err
+
+
+def test_it_is_noted_before_anything_is_written_and_not_when_nothing_is(tenant: TenantOf) -> None:
+    tenant.merge(5, p=RISKY, q=B)
+    assert tenant.work.on_main("ci", "approved", "--out", "overrides.json").code == 0
+    assert "Used by" not in tenant.forge.bodies[0]
+    assert tenant.apply().code == 5
+    assert tenant.noted == [True, True]
+
+
+def test_nothing_is_written_where_it_cannot_be_noted(tenant: TenantOf) -> None:
+    tenant.merge(5, p=RISKY)
+    tenant.forge.read_only = True
+    ran = tenant.apply()
+    assert (ran.code, tenant.noted, tenant.live["p"]) == (5, [], "a")
+    assert "it cannot be noted that an approval is used: " in ran.out
+    tenant.forge.read_only = False
+    assert (tenant.apply().code, tenant.live["p"]) == (0, "risky")
+
+
+def test_two_runs_do_not_use_one_approval(tenant: TenantOf) -> None:
+    """Another run used it between the two steps of this one."""
+    tenant.merge(5, p=RISKY)
+    digest = tenant.work.on_main("ci", "approved", "--out", "overrides.json").out.strip()
+    assert tenant.work.on_main("ci", "applied").code == 0
+    ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
+    assert (ran.code, tenant.noted, tenant.live["p"]) == (5, [], "a")
+    assert "another run used the approval of pull request " in ran.out
+
+
+def test_the_newest_of_two_that_change_the_same_counts(tenant: TenantOf) -> None:
+    """None of them was applied yet: what the older one shows of other policies still counts."""
+    tenant.refuses = False
+    tenant.merge(5, p=RISKY, q=B)
+    tenant.write(q=A)
+    tenant.merge(6, p=B)  # whose plan was made without the other
+    tenant.push(q=B)
+    ran = tenant.apply()
+    assert (ran.code, tenant.live) == (0, {"p": "b", "q": "b"})
+    assert "approved by 2 pull requests together" in ran.err
+
+
+def test_what_was_taken_back_before_it_was_applied_does_not_count_again(tenant: TenantOf) -> None:
+    tenant.merge(5, p=RISKY)
+    tenant.merge(6, p=B)
+    tenant.push(p=RISKY)
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["p"]) == (4, "a")
+
+
+# A watch
+
+
+@contextmanager
+def watching() -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", "--port", "0"]
+    environ = {name: one for name, one in os.environ.items() if not name.startswith("PYTEST")}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ) as process:
+        try:
+            yield process
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+def line_with(process: subprocess.Popen[str], text: str) -> str:
+    """The next line of output with a text."""
+    assert process.stdout is not None
+    return next(line for line in process.stdout if text in line)
+
+
+@pytest.fixture
+def watched(tenant: TenantOf) -> TenantOf:
+    tenant.watch = "yes"
+    tenant.configure()
+    tenant.push()
+    tenant.work.settle()
+    return tenant
+
+
+@pytest.mark.slow
+def test_a_watch_does_not_use_an_approval_twice_while_something_fails(watched: TenantOf) -> None:
+    with watching() as process:
+        watched.merge(5, p=RISKY, q=B)
+        line_with(process, "prod  failed ")
+        assert watched.live == {"p": "risky", "q": "a"}
+        watched.merge(6, p=A)
+        while watched.live["p"] != "a":
+            line_with(process, "prod  ")
+        watched.push(p=RISKY)  # without a pull request
+        assert "virtual-policy/p, virtual-policy/q; waits for an approval: no merged plan" in line_with(process, "is this one")
+    assert watched.live == {"p": "a", "q": "a"}
+    assert watched.noted
+    assert all(watched.noted)
+
+
+@pytest.mark.slow
+def test_a_watch_goes_on_after_a_commit_that_changes_none_of_its_files(watched: TenantOf) -> None:
+    with watching() as process:
+        watched.merge(5, p=RISKY, q=B)
+        line_with(process, "prod  failed ")
+        watched.push()
+        watched.refuses = False
+        line_with(process, "prod  in_sync ")
+    assert watched.live == {"p": "risky", "q": "b"}
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_watch_that_begins_anew_goes_on_at_the_same_commit_only(moved: bool, watched: TenantOf) -> None:
+    """Where a watch that was killed ended is not known."""
+    watched.merge(5, p=RISKY, q=B)
+    assert watched.work.policyctl("watch", "--once").code == 1
+    assert watched.live == {"p": "risky", "q": "a"}
+    watched.refuses = False
+    if moved:
+        watched.push()
+    ran = watched.work.policyctl("watch", "--once")
+    assert (("no merged plan of " in ran.out), watched.live["q"]) == ((True, "a") if moved else (False, "b"))
+
+
+def test_an_apply_in_part_does_not_release_what_needs_approvals(watched: TenantOf) -> None:
+    """The settings that a push brings were not approved by what was."""
+    watched.merge(5, p=B, q=B)
+    assert watched.work.policyctl("watch", "--once").code == 1
+    watched.configure(approved="false")
+    watched.push(q=A)
+    assert "in_sync" in watched.work.policyctl("watch", "--once").out
+    watched.push(p=EVIL)
+    assert "waits for an approval: no merged plan " in watched.work.policyctl("watch", "--once").out
+    assert watched.live == {"p": "b", "q": "a"}
