@@ -134,10 +134,10 @@ class Wanted(NamedTuple):
 
 
 class GatewayState(NamedTuple):
-    """What a gateway reports: the revision that it runs, why it refused a newer one, and which models files of its own have
-    called in another way; or why it cannot be asked."""
+    """What a gateway reports: the revisions that its workers run, why one refused a newer one, and which models files of its
+    own have called in another way; or why it cannot be asked."""
 
-    revision: str = ""
+    revisions: frozenset[str] = frozenset()
     refused: str = ""
     problem: str = ""
     own: frozenset[str] = frozenset()
@@ -146,10 +146,12 @@ class GatewayState(NamedTuple):
         """Why it does not run what is wanted; empty if it does."""
         if self.problem:
             return self.problem
-        if self.revision == wanted.revision:
+        if self.revisions == {wanted.revision}:
             own = sorted(self.own & wanted.models)
             return f"calls {listed(own)} as files in its own directory have it; update these" if own else ""
-        return f"runs {self.revision}" + (f", because it refused what is newer: {self.refused}" if self.refused else "")
+        return f"runs {listed(sorted(self.revisions))}" + (
+            f", because it refused what is newer: {self.refused}" if self.refused else ""
+        )
 
 
 def _wait_for(gateways: Sequence[str], wanted: Wanted, seconds: float) -> None:
@@ -182,6 +184,8 @@ def _state_of(url: str, client: HttpClient) -> GatewayState:
     found = answer.content
     if not answer.good or not isinstance(found, dict) or not isinstance(found.get("revision"), str):
         return GatewayState(problem="does not answer as a gateway; check the address")
-    own = found.get("own_models")
-    names = frozenset(map(str, own)) if isinstance(own, list) else frozenset()
-    return GatewayState(found["revision"], str(found.get("refused") or ""), own=names)
+    revisions, own = (
+        frozenset(map(str, names)) if isinstance(names := found.get(key), list) else frozenset[str]()
+        for key in ("revisions", "own_models")
+    )
+    return GatewayState(revisions | {found["revision"]}, str(found.get("refused") or ""), own=own)

@@ -299,6 +299,7 @@ class GatewayApp:
         return {
             "status": "ready",
             "revision": table.revision,
+            "revisions": sorted({table.revision} | self.observer.metrics.revisions()),
             "policies": len(table.policies),
             "without_upstream": sorted(table.unreachable),
             "left_out": sorted(table.left_out),

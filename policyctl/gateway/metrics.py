@@ -71,6 +71,11 @@ class Metrics:
             everything.counts["pulled_timestamp_seconds", ()] = self._pulled_at(self._pulled)
         return "".join(f"{line}\n" for line in everything._lines())
 
+    def revisions(self) -> set[str]:
+        """The revisions that the other workers run, each as it reported at most FORGOTTEN_SECONDS ago."""
+        reported = (other.counts for other, alive in self._others() if alive)
+        return {dict(labels)["revision"] for counts in reported for name, labels in counts if name == "revision_info"}
+
     def _pulled_at(self, file: Path) -> float:
         """The time of a pull; that of the start if there was none, since an alert sees only times."""
         try:

@@ -304,12 +304,19 @@ def test_an_apply_waits_until_gateways_call_a_model_where_it_is_now(project: Pro
 @pytest.mark.parametrize(
     ("state", "why"),
     [
-        (GatewayState("abc"), ""),
-        (GatewayState("old"), "runs old"),
-        (GatewayState("old", "p.yaml is invalid"), "runs old, because it refused what is newer: p.yaml is invalid"),
+        (GatewayState(frozenset(["abc"])), ""),
+        (GatewayState(frozenset(["old"])), "runs old"),
+        (GatewayState(frozenset(["abc", "old"])), "runs abc, old"),
+        (
+            GatewayState(frozenset(["old"]), "p.yaml is invalid"),
+            "runs old, because it refused what is newer: p.yaml is invalid",
+        ),
         (GatewayState(problem="cannot be asked"), "cannot be asked"),
-        (GatewayState("abc", own=frozenset(["m", "other"])), "calls m as files in its own directory have it; update these"),
-        (GatewayState("abc", own=frozenset(["other"])), ""),
+        (
+            GatewayState(frozenset(["abc"]), own=frozenset(["m", "other"])),
+            "calls m as files in its own directory have it; update these",
+        ),
+        (GatewayState(frozenset(["abc"]), own=frozenset(["other"])), ""),
     ],
 )
 def test_why_a_gateway_is_waited_for(state: GatewayState, why: str) -> None:

@@ -92,6 +92,24 @@ def test_the_number_of_a_worker_that_ended_may_be_that_of_another_process(
     assert "requests_in_flight 1" not in text
 
 
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_gateway_reports_the_revisions_of_all_workers_that_are_alive(tmp_path: Path, alive: bool) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for revision in ("older", "old"):
+        other = Observer(Metrics(tmp_path), EventLog(Lines(nowhere)))
+        other.note(revision, refused=False)
+        other.metrics.share()
+    file = (tmp_path / f"{os.getpid()}.json").rename(tmp_path / f"{os.getppid()}.json")
+    if not alive:
+        os.utime(file, (0, 0))
+    table = RouteTable(PolicySnapshot({}))
+    app = GatewayApp(table, HttpUpstreams, Observer(Metrics(tmp_path), EventLog(Lines(nowhere))))
+    _, _, body = app._content("GET", "/readyz", [])
+    os.close(nowhere)
+    found = json.loads(body)
+    assert (found["revision"], found["revisions"]) == (table.revision, sorted({table.revision, *(["old"] * alive)}))
+
+
 class Passing:
     """A source whose policies cannot be read at the first look, and whose keys cannot at the second; no file changes after."""
 
