@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -14,10 +14,10 @@ from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import approvals_of, begin, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.plan.approval import Approval, adds_up, newest, standing
+from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, standing
 from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import Moved
-from policyctl.policy.document import canonical_text
+from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.memo import content_key
 from policyctl.watch.decide import Look, Synced
 
@@ -31,29 +31,64 @@ if TYPE_CHECKING:
 _WHOSE = "an approval"
 
 
-class SyncedPolicies:
-    """What each policy and model was when an environment was last seen in sync, as one short text: a hash by name."""
+_MODELS = ""  # stands for all models beside the names, where they were compared
 
-    def __init__(self, text: str) -> None:
-        """`text` is one that `text_of` made; any other one has nothing."""
-        try:
-            found = json.loads(text or "{}")
-        except ValueError:
-            found = {}
-        self._found = found if isinstance(found, dict) else {}
+
+class SyncedPolicies:
+    """What each policy and model of a remote was when its environment was last seen in sync, and what it may be since by
+    applies that were begun: hashes by name, as short texts."""
+
+    def __init__(self, base: str, begun: str = "") -> None:
+        """`base` is a text that `text_of` made, and `begun` one of `beginning`; any other one has nothing."""
+        self._found, self._begun = _loaded(base), _loaded(begun)
 
     @staticmethod
-    def text_of(contents: Mapping[str, str]) -> str:
-        """The text for the canonical texts of normal forms, by name."""
-        return json.dumps({name: _short(text) for name, text in contents.items()}, separators=(",", ":"))
+    def text_of(contents: Mapping[str, str], *, models: bool) -> str:
+        """The text for the canonical texts of normal forms, by name. `models` is whether models are among them."""
+        found = {name: _short(text) for name, text in contents.items()}
+        return json.dumps(found | ({_MODELS: ""} if models else {}), separators=(",", ":"))
 
     def side(self, change: Change) -> Moved:
         """Who moved since: a policy that it does not name was on neither side."""
-        base = self._found.get(change.name)
-        if base == (None if change.before is None else _short(canonical_text(change.before))):
+        if not self._knows(change):
+            return "unknown"
+        base, since = self._found.get(change.name), self._begun.get(change.name, ())
+        if _mark(change.before) in (base, *since):
             return "git"
-        files = None if change.after is None else _short(canonical_text(normal_of(change.after)))
-        return "remote" if base == files else "both"
+        return "remote" if base == _wanted(change) and not since else "both"
+
+    def puts_back(self, change: Change) -> bool:
+        """Whether a change leads to what was in sync, and nothing else was begun since."""
+        return self._knows(change) and change.name not in self._begun and self._found.get(change.name) == _wanted(change)
+
+    def beginning(self, changes: Iterable[Change]) -> str:
+        """What policies may be, as text, once these changes are begun too."""
+        begun = dict(self._begun)
+        for change in changes:
+            wanted, since = _wanted(change), begun.get(change.name, [])
+            if wanted not in (self._found.get(change.name), *since):
+                begun[change.name] = [*since, wanted]
+        return json.dumps(begun, separators=(",", ":")) if begun else ""
+
+    def _knows(self, change: Change) -> bool:
+        """Whether a live policy or model would have been seen."""
+        return change.kind == "policy" or change.before is None or _MODELS in self._found
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _wanted(change: Change) -> str | None:
+    return _mark(None if change.after is None else normal_of(change.after))
+
+
+def _mark(normal: Document | None) -> str | None:
+    return None if normal is None else _short(canonical_text(normal))
 
 
 def _short(text: str) -> str:
@@ -111,30 +146,46 @@ def side_of(synced: Synced, files: str, rows: str) -> Moved | None:
     return "remote" if synced.files == files else "git"
 
 
-def moved_by(review: Review, side: Moved | None, base: str) -> dict[str, Moved]:
-    """Who moved each change: by what each policy was in sync, which is certain, unless an audit record has it; without either
-    by Git history."""
-    synced = SyncedPolicies(base) if base else None
+class Moves(NamedTuple):
+    """Who moved each change, by name; what policies may be once they are begun; and whether they only put back what was in sync
+    before, under the safety settings of then."""
+
+    sides: Mapping[str, Moved]
+    begun: str = ""
+    restores: bool = False
+
+
+def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str) -> Moves:
+    """Who moved: by what each policy was in sync, which is certain, unless an audit record has it; without either by Git
+    history. `rules` are the safety settings of now."""
+    changes = review.plan.changes
+    known = SyncedPolicies(synced.base, synced.begun) if synced.base else None
 
     def moved(change: Change) -> Moved:
         drift = review.drifts.get(change.name)
-        if synced is not None and (drift is None or drift.basis != "audit"):
-            return synced.side(change)
+        if known is not None and (drift is None or drift.basis != "audit"):
+            return known.side(change)
         return "unknown" if drift is None else drift.moved
 
-    return {change.name: side or moved(change) for change in review.plan.changes}
+    sides = {change.name: side or moved(change) for change in changes}
+    if known is None:
+        return Moves(sides)
+    restores = rules == synced.rules and {*sides.values()} == {"remote"} and all(map(known.puts_back, changes))
+    return Moves(sides, known.beginning(changes), restores)
 
 
-def base_of(review: Review, in_scope: Callable[[str], bool]) -> str:
-    """What each policy and model is once the plan is applied."""
-    models = {name: live.text for name, live in review.models_before.items()}
-    found = models | {name: canonical_text(document) for name, document in review.policies.items()}
+def base_of(review: Review, *, models: bool) -> str:
+    """What each policy and model is once the plan is applied, in scope or not: the scope may be another one by then. `models`
+    is whether models were compared."""
+    found = dict.fromkeys(review.live, "")  # for those of which it is not clear what they are
+    found |= {name: live.text for name, live in review.models_before.items()}
+    found |= {name: canonical_text(document) for name, document in review.policies.items()}
     for change in review.plan.changes:
-        if change.kind == "model" and change.after is not None:
-            found[change.name] = canonical_text(normal_of(change.after))
-        elif change.after is None:
+        if change.after is None:
             found.pop(change.name, None)
-    return SyncedPolicies.text_of({name: text for name, text in found.items() if in_scope(name)})
+        elif change.kind == "model":
+            found[change.name] = canonical_text(normal_of(change.after))
+    return SyncedPolicies.text_of(found, models=models)
 
 
 class Taken(NamedTuple):
@@ -238,17 +289,19 @@ class UsedApprovals:
             return bool(found) and found[0].holds(forge.commit) and _is_for(found[0], opened, name)
 
 
-def unapproved_access(opened: Opened, name: str, access: str) -> str | None:
-    """Why no merged pull request that waits to be applied approved this way to the remote of an environment (see `access_at`);
-    None if one did. Raises RemoteError when the service cannot be asked."""
+def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:
+    """Why no merged pull request that waits to be applied approved this way to the remote of an environment (see `access_at`),
+    from the one that was `known`; None if one did. One that is new (nothing is known) is approved with any of its plans. Raises
+    RemoteError when the service cannot be asked."""
     with _forge(opened) as forge:
         if isinstance(forge, str):
             return f"no approval can be read: {forge}"
         found, last = approvals_of(forge, name, opened.place)
         if why := why_not_head(forge, opened.place, opened.referred):
             return why
-    shown = {one.terms.access for one in found if one.terms is not None} | ({last.access} if last is not None else set())
-    return None if access in shown else "no merged pull request shows it; read it, then start the watch with another --state"
+    shown = reached(found, Approval(APPLIED, access=known), ()) if known else {one.terms.access for one in found if one.terms}
+    is_shown = access in shown or (last is not None and last.access == access)
+    return None if is_shown else "no merged pull request shows it; read it, then start the watch with another --state"
 
 
 def _is_for(approval: Approval, opened: Opened, name: str) -> bool:

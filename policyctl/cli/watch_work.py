@@ -18,12 +18,12 @@ from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
-from policyctl.cli.watch_look import LookedPlan, RowsOnce, UsedApprovals, base_of, looked, moved_by, side_of, unapproved_access
+from policyctl.cli.watch_look import LookedPlan, RowsOnce, UsedApprovals, base_of, looked, moves_of, side_of, unapproved_access
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.urls import LOCAL, Origin, is_http, is_shared, origin
+from policyctl.load.urls import LOCAL, Origin, is_http, is_shared, origin, remote_identity
 from policyctl.load.windows import duration
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.policy.document import canonical_text, digest
@@ -201,28 +201,29 @@ class EnvironmentWork:
         with looking, session.reader() as reader:
             seen = RowsOnce(reader)
             rows = seen.key()
+            rules = session.environment.rules
             if rows and (synced.files, synced.rows) == (fingerprint, rows):
                 in_sync = EnvironmentResult(name, "planned", remote=session.remote)
-                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened), synced.base)
+                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened), synced.base, rules=rules)
             side = side_of(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
             review = fleet.review(session._replace(opened=cast("Reader", seen)), audit, judged=judged)
-        result, moved = planned(review, name, session.remote), moved_by(review, side, synced.base)
+        result, (moved, begun, restores) = planned(review, name, session.remote), moves_of(review, side, synced, rules)
         try:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        base = base_of(review, session.environment.settings.in_scope)
-        return Look(result, moved, "", fingerprint, rows, LookedPlan(opened, review), base)
+        base = base_of(review, models=session.environment.settings.models)
+        return Look(result, moved, "", fingerprint, rows, LookedPlan(opened, review), base, begun, rules, restores)
 
     def unapproved(self, name: str, look: Look) -> str | None:
         opened, review = looked(look)
         return self._approvals.unapproved(opened, name, review.plan, look.fingerprint)
 
-    def new_access(self, name: str, own: Watched) -> str | None:
+    def new_access(self, name: str, own: Watched, known: str) -> str | None:
         try:
-            why = unapproved_access(self.opened, name, own.access)
+            why = unapproved_access(self.opened, name, own.access, known)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
             why = text_of(error)
         new = "remote, auth or ca_file is not what was used before, so nothing logs in"
@@ -303,7 +304,8 @@ def _watched(fleet: Fleet, access_of: Callable[[Environment], str]) -> Iterator[
         mark = digest([contents[key], own.remote, __version__])
         # One that is suspended is not asked anything, so nothing is known of its host, and it does not wait for that.
         host = str(origin(own.remote)) if is_http(own.remote) and not own.suspended else ""
-        yield name, Watched(own.watch, own.labels, *waves[name], host, mark, access_of(own))
+        remote = digest(remote_identity(own.remote, name))
+        yield name, Watched(own.watch, own.labels, *waves[name], host, mark, access_of(own), own.rules, remote)
 
 
 def _summary(watched: Mapping[str, Watched]) -> str:

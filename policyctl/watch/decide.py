@@ -19,14 +19,19 @@ Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
 class Synced(NamedTuple):
-    """Hashes of the files and of the remote's list when an environment was last seen in sync, what each policy was then as
-    text, and a hash of how the remote was reached; empty if not known. That of the files is forgotten once others were in use.
+    """How an environment was when it was last seen in sync; what is not known is empty.
+
+    Hashes of the files and of the remote's list, and what each policy was, as text. That of the files is forgotten once others
+    were in use. `begun` has what policies may have become since, by applies that were begun. `access` is a hash of how that
+    remote is reached, and `rules` one of the safety settings: those with which the watch began, or that were approved since.
     """
 
     files: str = ""
     rows: str = ""
     base: str = ""
+    begun: str = ""
     access: str = ""
+    rules: str = ""
 
 
 class Heals(NamedTuple):
@@ -52,7 +57,9 @@ OTHER_FILES = "other files"  # the fingerprint of a look that was not made, sinc
 class Look(NamedTuple):
     """What a look at an environment found: the result of its plan, who moved each change, by name, and what kind of problem
     there is, if any. `fingerprint` is that of the files that it was compared with (see `Watched`), `rows` a hash of the
-    remote's list, `plan` what an apply of it needs, and `base` what each policy is once that is applied."""
+    remote's list, `plan` what an apply of it needs, `base` what each policy is once that is applied, and `begun` what those
+    that it changes may be once it is begun. `rules` is a hash of the safety settings that it was made under. `restores` is
+    whether it only puts back what was in sync before, under the safety settings of then."""
 
     result: EnvironmentResult
     moved: Mapping[str, Moved] = {}
@@ -61,6 +68,9 @@ class Look(NamedTuple):
     rows: str = ""
     plan: object = None
     base: str = ""
+    begun: str = ""
+    rules: str = ""
+    restores: bool = False
 
     @property
     def sides(self) -> frozenset[Moved]:
@@ -103,7 +113,8 @@ class Situation:
     that a new revision waits for, `braked` why nothing is written for a while because of failures of others, and `paused`
     because of its own. `unapproved` is asked why a plan is not approved; it may ask a service. `outdated` is asked why the
     files may not be the newest, before what they have replaces what is live, and `uncommitted` why they may not be those of a
-    commit, before anything is written. `synced` is how the environment was when it was last seen in sync.
+    commit, before anything is written. `synced` is how the environment was when it was last seen in sync, and `reached` is
+    asked whether another one was reached in the same way.
     """
 
     now: datetime
@@ -115,6 +126,7 @@ class Situation:
     outdated: Callable[[], str | None] = lambda: None
     uncommitted: Callable[[], str | None] = lambda: None
     synced: Synced = field(default_factory=Synced)
+    reached: Callable[[], bool] = lambda: False
 
 
 class Decision(NamedTuple):
@@ -155,7 +167,7 @@ def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decisio
     # Half a revision would remove what no commit removes.
     if why_not := situation.uncommitted():
         return Decision(False, why_not)
-    # Last, since this uses an approval. What the remote moved is put back to what was approved when it was merged.
-    if settings.approved and "git" in look.sides and (why_not := situation.unapproved(look)):
+    # Last, since this uses an approval.
+    if settings.approved and not look.restores and (why_not := situation.unapproved(look)):
         return Decision(False, why_not)
     return Decision(True)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from policyctl.errors import PolicyctlError
@@ -39,9 +40,10 @@ class WatchLoop:
 
     def __post_init__(self) -> None:
         self._environments: Mapping[str, Watched] = {}
+        self._written: Mapping[str, Watched] = {}  # the same, as the revision has them
         self._running: dict[Future[EnvironmentVisit], str] = {}
         self._seen: set[str] = set()
-        self._held: dict[str, str] = {}  # whose settings wait for approval, and the revision that was asked about last
+        self._held: dict[str, str] = {}  # whose safety settings wait for approval, and the revision that was asked about last
         self._fetching: Future[str] | None = None
         self._poll_at = self._read_at = 0.0
         self._hinted, self._stopped = Future[None](), Future[None]()
@@ -172,8 +174,8 @@ class WatchLoop:
         except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
             self._source_failed(text_of(error))
             return
-        written, found = found, {n: one._replace(settings=self.memory.held(n, one.settings)) for n, one in found.items()}
-        self._held = {n: self._held.get(n, "") for n, one in found.items() if one.settings != written[n].settings}
+        self._written, found = found, self.memory.held(found)
+        self._held = {n: self._held.get(n, "") for n, one in found.items() if self.memory.synced(n).rules != one.rules}
         before, self._environments = self._environments, found
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
@@ -226,23 +228,26 @@ class WatchLoop:
 
     def _situation(self, name: str, now: float) -> Situation:
         """What decides beside the plan, as it is when a visit begins."""
+        own = self._environments[name]
         return Situation(
             self.clock.now(),
-            self.memory.heals(name).now(self.clock.now().timestamp(), self._environments[name].settings.interval).times,
+            self.memory.heals(name).now(self.clock.now().timestamp(), own.settings.interval).times,
             self._waves.why_not_yet(name),
-            self.holds.brake(name, now, self._environments[name].settings.interval, len(self._environments)),
+            self.holds.brake(name, now, own.settings.interval, len(self._environments)),
             self.holds.pause(name, now),
             lambda look: self.work.unapproved(name, look),
             self.work.outdated,
             self.work.uncommitted,
             self.memory.synced(name),
+            lambda: self.memory.reached(own.access),
         )
 
     def _visit(self, name: str, own: Watched, situation: Situation, calm: bool) -> EnvironmentVisit:
         def may_write() -> bool:
             return not self.board.stopping and self._environments.get(name) == own
 
-        return visit_environment(self.work, self.clock, name, own, situation, may_write, calm=calm)
+        begin = partial(self.memory.begin, name)
+        return visit_environment(self.work, self.clock, name, own, situation, may_write, begin, calm=calm)
 
     def _finish(self) -> None:
         """Note what came of the visits that are done."""
@@ -257,9 +262,11 @@ class WatchLoop:
     def _note(self, name: str, visit: EnvironmentVisit) -> None:
         now, own = self.clock.seconds(), self._environments[name]
         look, after = visit.look, None
-        if look.fingerprint not in ("", own.fingerprint):  # of files that are not in use any more
-            if visit.in_sync:
-                self.memory.set_synced(name, Synced("", "", look.base, self.memory.synced(name).access))
+        if visit.access == own.access != (known := self.memory.synced(name)).access:
+            self.memory.set_synced(name, Synced(access=own.access, rules=known.rules))
+        if look.fingerprint not in ("", own.fingerprint) or visit.access not in ("", own.access):  # not in use any more
+            if visit.in_sync and visit.access == self.memory.synced(name).access:
+                self.memory.see_in_sync(name, "", "", look.base)
             self._seen.discard(name)
             self.schedule.again(name, now, 0.0)
             self._report(visit)
@@ -279,27 +286,18 @@ class WatchLoop:
         if self._waves.note(name, status.state):
             names = self._waves.waiting
             self.schedule.hasten(names, now, _SPREAD * len(names))
-        if visit.applied is not None and not self._fails_as_before(status):  # what was found is shown too, before what became
+        if visit.applied is not None and not self.board.fails_again(status):  # what was found is shown too, before what became
             found = self._status(name, visit._replace(applied=None))
             self.board.put(replace(found, waits_for="the apply that follows"))
         self.board.put(replace(status, next_look_at=self._time_of(due)))
         self._report(visit)
 
-    def _fails_as_before(self, status: EnvironmentStatus) -> bool:
-        """Whether the same apply failed before."""
-        before = self.board.of(status.name)
-        same = before is not None and (before.state, before.digest) == (status.state, status.digest)
-        return same and status.state is State.FAILED
-
     def _remember(self, name: str, visit: EnvironmentVisit) -> None:
         """Keep count of heals in a row, and note when the remote has what the files want."""
         done = visit.applied is not None and not visit.applied.failed
         in_sync = visit.in_sync and not done
-        if visit.released and name in self._held:
-            del self._held[name]
-            self.memory.release(name)
-            own = self._environments[name]
-            self._environments = {**self._environments, name: own._replace(settings=own.settings._replace(approved=False))}
+        if visit.released:
+            self._release(name, visit.look.rules)
         heals, now = self.memory.heals(name), self.clock.now().timestamp()
         interval = self._environments[name].settings.interval
         if visit.applied is not None and "remote" in visit.look.sides:
@@ -307,9 +305,16 @@ class WatchLoop:
         elif in_sync and heals.times:
             self.memory.set_heals(name, heals.in_sync(now, interval))
         if done or in_sync:
-            rows = visit.look.rows if in_sync else ""
-            own = self._environments[name]
-            self.memory.set_synced(name, Synced(visit.look.fingerprint, rows, visit.look.base, own.access))
+            look = visit.look
+            self.memory.see_in_sync(name, look.fingerprint, look.rows if in_sync else "", look.base)
+
+    def _release(self, name: str, rules: str) -> None:
+        """Note that safety settings were approved, and follow those of the revision if they are these."""
+        self.memory.set_synced(name, self.memory.synced(name)._replace(rules=rules))
+        if rules == (written := self._written[name]).rules:
+            self._held.pop(name, None)
+            if not written.settings.approved:
+                self._environments = self.memory.released(name, self._written)
 
     def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:
         look, applied, now = visit.look, visit.applied, self.clock.now()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,15 +18,15 @@ from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
-from policyctl.load.windows import WatchSettings
-from policyctl.watch.decide import Heals, Synced
+from policyctl.watch.decide import Heals, Look, Synced
 from policyctl.watch.status import FAILING, EnvironmentStatus, State
+from policyctl.watch.work import Watched
 
 FILE = "watch.jsonl"
 FORMAT = "policyctl/watch"
 VERSION = 1
 _MAX_BYTES = 256 << 20
-_HELD = ("approved", "access")  # of an environment that is gone
+_HELD = ("approved", "access", "rules")  # of an environment that is gone
 _SPARE = 1000  # lines beyond those that are needed, before the file is written anew
 
 
@@ -79,15 +80,18 @@ class StateFolder:
 
 
 class Memory:
-    """What is known, and the lines that have it; without a place for them nothing outlives the process. For one thread."""
+    """What is known, and the lines that have it; without a place for them nothing outlives the process. For one thread, but for
+    `begin` and `reached`."""
 
     def __init__(self, state: StateFiles | None) -> None:
         """Read what an earlier watch wrote; lines that are damaged are left out of account. Raises PolicyctlError for a state
         that cannot be read or written."""
         self._state = state
         self._known: dict[str, dict[str, Any]] = {}
+        self._remotes: set[str] = set()  # those that are only written with approvals
         self._revision = ""
         self._lines = 0
+        self._lock = threading.RLock()
         if state is not None:
             for line in _lines_of(state.read(FILE) or b""):
                 self._fold(line)
@@ -133,22 +137,52 @@ class Memory:
         if self.heals(name) != heals:
             self._add({"environment": name, "heals": heals.times, "healed_at": heals.at})
 
-    def held(self, name: str, settings: WatchSettings) -> WatchSettings:
-        """The settings of an environment: once its plans need approvals, they do until settings without that are approved, and
-        so do those of one that comes later, or has another name. A commit does not decide that by itself."""
-        is_later = self._revision and name not in self._known and any(one.get("approved") for one in self._known.values())
-        if (settings.approved or is_later) and not self._approved(name):
-            self._add({"environment": name, "approved": True})
-        self._known.setdefault(name, {})
-        return settings._replace(approved=self._approved(name))
+    def held(self, found: Mapping[str, Watched]) -> dict[str, Watched]:
+        """The environments of a revision as they may be used. Once plans of one need approvals, a commit does not decide by
+        itself that they do not any more, neither for it nor for one that comes later or has its remote, nor how the remote of
+        any is reached. Until then that is what the revision has."""
+        begins = not self._needs_approvals
+        named = {name for name, one in found.items() if one.settings.approved or self._approved(name)}
+        named |= set() if begins else found.keys() - self._known.keys()
+        remotes = self._remotes | {found[name].remote for name in named}
+        approved = named | {name for name, one in found.items() if one.remote and one.remote in remotes}
+        for name, one in found.items():
+            self._known.setdefault(name, {})
+            known = self.synced(name)
+            rules = one.rules if begins or name not in approved else known.rules
+            is_other = begins and one.access != known.access  # of which it is not known what was in sync
+            self.set_synced(name, Synced(access=one.access, rules=rules) if is_other else known._replace(rules=rules))
+        for name in sorted(named):
+            self._need_approvals(name, found[name].remote, True)
+        return {name: one._replace(settings=one.settings._replace(approved=name in approved)) for name, one in found.items()}
 
-    def release(self, name: str) -> None:
-        """Settings without approvals are approved now."""
-        if self._approved(name):
-            self._add({"environment": name, "approved": False})
+    def released(self, name: str, found: Mapping[str, Watched]) -> dict[str, Watched]:
+        """The same once the settings of one of them, which need no approvals, are approved."""
+        self._need_approvals(name, found[name].remote, False)
+        return self.held(found)
+
+    def _need_approvals(self, name: str, remote: str, needed: bool) -> None:
+        if self._approved(name) is not needed:
+            self._add({"environment": name, "approved": needed})
+        if remote and (remote in self._remotes) is not needed:
+            self._add({"remote": remote, "approved": needed})
 
     def _approved(self, name: str) -> bool:
         return self._known.get(name, {}).get("approved") is True
+
+    @property
+    def _needs_approvals(self) -> bool:
+        return bool(self._remotes) or any(map(self._approved, self._known))
+
+    def reached(self, access: str) -> bool:
+        """Whether the remote of any environment is reached in this way."""
+        with self._lock:
+            return any(one.get("access") == access for one in self._known.values())
+
+    def begin(self, name: str, look: Look) -> None:
+        """Note what policies of an environment may be from now on, before the plan of a look is applied."""
+        if self.synced(name).begun != look.begun:
+            self._add({"environment": name, "begun": look.begun})
 
     def synced(self, name: str) -> Synced:
         """How an environment was when it was last seen in sync."""
@@ -159,6 +193,10 @@ class Memory:
         if self.synced(name) != synced:
             self._add({"environment": name, **synced._asdict()})
 
+    def see_in_sync(self, name: str, files: str, rows: str, base: str) -> None:
+        """Note that an environment is in sync."""
+        self.set_synced(name, self.synced(name)._replace(files=files, rows=rows, base=base, begun=""))
+
     def keep(self, names: Collection[str]) -> None:
         """Forget the environments that are not among these any more, but for what holds their settings back: they may come
         back with others."""
@@ -166,30 +204,35 @@ class Memory:
         held = {name: {key: one[key] for key in _HELD if one.get(key)} for name in gone if (one := self._known[name])}
         held = {name: one for name, one in held.items() if one.get("approved")}
         if any(self._known[name] != held.get(name) for name in gone):
-            self._known = {name: one for name, one in self._known.items() if name not in gone} | held
-            self._rewrite()
+            with self._lock:
+                self._known = {name: one for name, one in self._known.items() if name not in gone} | held
+                self._rewrite()
 
     def _fold(self, line: Mapping[str, Any]) -> None:
         if isinstance(name := line.get("environment"), str):
             self._known.setdefault(name, {}).update({key: value for key, value in line.items() if key != "environment"})
         elif isinstance(revision := line.get("revision"), str):
             self._revision = revision
+        elif isinstance(remote := line.get("remote"), str):
+            (self._remotes.add if line.get("approved") else self._remotes.discard)(remote)
 
     def _add(self, line: Mapping[str, Any]) -> None:
-        self._fold(line)
-        if self._state is None:
-            return
-        if self._lines > 2 * len(self._known) + _SPARE:
-            self._rewrite()
-            return
-        self._lines += 1
-        self._state.append(FILE, _text(line))
+        with self._lock:
+            self._fold(line)
+            if self._state is None:
+                return
+            if self._lines > 2 * len(self._known) + _SPARE:
+                self._rewrite()
+                return
+            self._lines += 1
+            self._state.append(FILE, _text(line))
 
     def _rewrite(self) -> None:
         if self._state is None:
             return
         lines: list[Mapping[str, Any]] = [{"format": FORMAT, "version": VERSION}, {"revision": self._revision}]
         lines += ({"environment": name, **one} for name, one in self._known.items())
+        lines += ({"remote": remote, "approved": True} for remote in sorted(self._remotes))
         self._state.write(FILE, b"".join(map(_text, lines)))
         self._lines = len(lines)
 

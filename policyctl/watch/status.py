@@ -117,6 +117,15 @@ class Board:
         with self._lock:
             return self._environments.get(name)
 
+    def fails_again(self, status: EnvironmentStatus) -> bool:
+        """Whether a failed apply is one that failed before."""
+        before = self.of(status.name)
+        return (
+            status.state is State.FAILED
+            and before is not None
+            and (before.state, before.digest) == (status.state, status.digest)
+        )
+
     def keep(self, names: frozenset[str]) -> None:
         """Forget the environments that are not among these any more."""
         with self._lock:

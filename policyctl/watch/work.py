@@ -17,7 +17,8 @@ from policyctl.watch.decide import Decision, Look, Situation, Synced, decide
 
 class Watched(NamedTuple):
     """An environment of the revision in use: its settings and labels, the number of its wave and how many of that may fail, the
-    host of its remote, a hash of its settings and of what the files contain for it, and one of how its remote is reached."""
+    host of its remote, a hash of its settings and of what the files contain for it, one of how its remote is reached, and one
+    of its safety settings. `remote` is the same for all environments of one remote."""
 
     settings: WatchSettings
     labels: Mapping[str, str] = {}
@@ -26,6 +27,8 @@ class Watched(NamedTuple):
     origin: str = ""
     fingerprint: str = ""
     access: str = ""
+    rules: str = ""
+    remote: str = ""
 
 
 class CredentialsMark(NamedTuple):
@@ -53,8 +56,8 @@ class Work(Protocol):
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
 
-    def new_access(self, name: str, own: Watched, /) -> str | None:
-        """Why another way to the remote than the one that was used before is not approved; None if it is. Never raises."""
+    def new_access(self, name: str, own: Watched, known: str, /) -> str | None:
+        """Why another way to the remote than the one that was `known` is not approved; None if it is. Never raises."""
 
     def outdated(self) -> str | None:
         """Why the files in use may not be the newest; None if they are, at a time after this was called. Never raises."""
@@ -99,12 +102,14 @@ _EPOCH = time.time() - time.monotonic()
 
 
 class EnvironmentVisit(NamedTuple):
-    """One look at an environment and what came of it: the decision, and the result of an apply, if there was one. `wrote` is
-    how many seconds that took. `released` is whether settings that were held back until they are approved were."""
+    """One look at an environment and what came of it: the decision, and the result of an apply, if there was one. `access` is a
+    hash of how its remote was reached, empty if it was not. `wrote` is how many seconds the apply took. `released` is whether
+    the safety settings of the look were approved."""
 
     look: Look
     decision: Decision
     applied: EnvironmentResult | None
+    access: str
     seconds: float
     wrote: float = 0.0
     released: bool = False
@@ -132,13 +137,15 @@ def visit_environment(
     own: Watched,
     situation: Situation,
     may_write: Callable[[], bool],
+    begin: Callable[[Look], None],
     *,
     calm: bool,
 ) -> EnvironmentVisit:
-    """Look at an environment, and apply its plan if its settings, the `situation` and `may_write` allow that. `calm` is whether
-    it was in sync when it was last looked at. Never raises."""
+    """Look at an environment, and apply its plan if its settings, the `situation` and `may_write` allow that. `begin` notes
+    what is about to be applied. `calm` is whether it was in sync when it was last looked at. Raises only what `begin` does."""
     began = clock.seconds()
-    look = _look(work, name, own, situation)
+    why_not = _why_not_reached(work, name, own, situation)
+    look = why_not or _look(work, name, own, situation.synced)
     try:
         if not may_write():
             situation = replace(situation, held="another look")
@@ -147,18 +154,26 @@ def visit_environment(
     except Exception as error:  # noqa: BLE001 - a boundary: a service that answers oddly must not end the others
         decision = Decision(False, f"an approval, which cannot be read: {text_of(error)}")
     looked = clock.seconds()
-    applied = work.apply(name, look) if decision.apply and may_write() else None
-    visit = EnvironmentVisit(look, decision, applied, looked - began, clock.seconds() - looked)
+    applied = None
+    if decision.apply and may_write():
+        begin(look)
+        applied = work.apply(name, look)
+    access = "" if why_not else own.access
+    visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
         return visit._replace(released=work.settle(name, look))
     return visit
 
 
-def _look(work: Work, name: str, own: Watched, situation: Situation) -> Look:
-    """Look at an environment. Where plans need approvals, so does another way to the remote: nothing logs in before."""
-    if situation.synced.access in ("", own.access):
-        return work.look(name, own, synced=situation.synced)
-    if own.settings.approved and (why := work.new_access(name, own)):
-        failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
-        return Look(failed, problem="refused", fingerprint=own.fingerprint)
-    return work.look(name, own, synced=Synced())  # what was in sync was another remote
+def _why_not_reached(work: Work, name: str, own: Watched, situation: Situation) -> Look | None:
+    """The look that is not made, because nothing shows that its remote may be reached in this way; None if it may."""
+    known = situation.synced.access
+    if own.access == known or situation.reached() or (why := work.new_access(name, own, known)) is None:
+        return None
+    failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
+    return Look(failed, problem="refused", fingerprint=own.fingerprint)
+
+
+def _look(work: Work, name: str, own: Watched, synced: Synced) -> Look:
+    # What was in sync may have been another remote.
+    return work.look(name, own, synced=synced if own.access == synced.access else Synced())

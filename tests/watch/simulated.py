@@ -112,7 +112,7 @@ class SimulatedWork:
     def unapproved(self, _name: str, _look: Look) -> str | None:
         return None
 
-    def new_access(self, _name: str, _own: Watched) -> str | None:
+    def new_access(self, _name: str, _own: Watched, _known: str) -> str | None:
         return "no approval shows it"
 
     def uncommitted(self) -> str | None:

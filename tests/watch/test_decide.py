@@ -72,7 +72,8 @@ def test_states(found: Look, state: State) -> None:
         (look("remote"), Situation(NOW, braked="other environments"), "other environments"),
         (look("git"), Situation(NOW, paused="the end of a pause"), "the end of a pause"),
         (look("git"), Situation(NOW, unapproved=lambda _: "an approval"), "an approval"),
-        (look("remote"), Situation(NOW, unapproved=lambda _: "an approval"), ""),  # what was approved is put back
+        (look("remote"), Situation(NOW, unapproved=lambda _: "an approval"), "an approval"),
+        (look("remote")._replace(restores=True), Situation(NOW, unapproved=lambda _: "an approval"), ""),
         (look("remote"), Situation(NOW, heals=3), "a person: it was put back 3 times"),
         (look("remote"), Situation(NOW, heals=2), ""),
     ],

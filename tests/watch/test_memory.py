@@ -15,9 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyctl.load.windows import WatchSettings
 from policyctl.watch.decide import Heals, Synced
 from policyctl.watch.memory import FILE, Memory, StateFolder
 from policyctl.watch.status import EnvironmentStatus, State
+from policyctl.watch.work import Watched
 from tests.examples import examples
 
 SINCE = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)
@@ -50,6 +52,69 @@ def test_environments_that_left_are_forgotten(tmp_path: Path) -> None:
         memory.announce(replace(DRIFTED, name=name))
     memory.keep(["prod"])
     assert "gone" not in (tmp_path / FILE).read_text("utf-8")
+
+
+APPROVED, FREE = WatchSettings(approved=True), WatchSettings()
+PROD = Watched(APPROVED, access="prod", rules="strict", remote="P")
+DEV = Watched(FREE, access="dev", rules="loose", remote="D")
+NEXT: dict[str, tuple[dict[str, Watched], dict[str, bool], dict[str, tuple[str, str]]]] = {
+    "the same": (
+        {"prod": PROD, "dev": DEV},
+        {"prod": True, "dev": False},
+        {"prod": ("prod", "strict"), "dev": ("dev", "loose")},
+    ),
+    "other settings": (
+        {"prod": PROD._replace(access="evil", rules="none"), "dev": DEV._replace(access="evil", rules="other")},
+        {"prod": True, "dev": False},
+        {"prod": ("prod", "strict"), "dev": ("dev", "other")},
+    ),
+    "without approvals": (
+        {"prod": PROD._replace(settings=FREE, rules="none")},
+        {"prod": True},
+        {"prod": ("prod", "strict")},
+    ),
+    "a new one": ({"prod": PROD, "new": DEV}, {"prod": True, "new": True}, {"prod": ("prod", "strict"), "new": ("", "")}),
+    "the remote of the other": (
+        {"dev": PROD._replace(settings=FREE)},
+        {"dev": True},
+        {"dev": ("dev", "loose")},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NEXT)
+def test_what_a_commit_does_not_decide_about_itself(tmp_path: Path, case: str) -> None:
+    found, approved, known = NEXT[case]
+    memory = Memory(StateFolder(tmp_path))
+    begun = memory.held({"prod": PROD, "dev": DEV})
+    assert {name: one.settings.approved for name, one in begun.items()} == {"prod": True, "dev": False}
+    memory.keep(begun)
+    for again in (memory, Memory(StateFolder(tmp_path))):
+        held = again.held(found)
+        assert {name: one.settings.approved for name, one in held.items()} == approved
+        assert {name: (again.synced(name).access, again.synced(name).rules) for name in found} == known
+
+
+def test_without_approvals_the_settings_of_the_branch_are_followed(tmp_path: Path) -> None:
+    memory = Memory(StateFolder(tmp_path))
+    memory.held({"dev": DEV})
+    memory.set_synced("dev", Synced("files", "rows", "base", "", "dev", "loose"))
+    memory.held({"dev": DEV._replace(rules="other")})
+    assert memory.synced("dev") == Synced("files", "rows", "base", "", "dev", "other")
+    memory.held({"dev": DEV._replace(access="other")})
+    assert memory.synced("dev") == Synced(access="other", rules="loose")  # what was in sync may be another remote
+    assert not memory.held({"dev": DEV})["dev"].settings.approved
+
+
+def test_a_remote_is_released_once_no_environment_needs_approvals_for_it(tmp_path: Path) -> None:
+    memory = Memory(StateFolder(tmp_path))
+    both = {"prod": PROD, "beside": PROD}
+    memory.held(both)
+    free = {name: one._replace(settings=FREE) for name, one in both.items()}
+    assert memory.released("prod", both | {"prod": free["prod"]})["prod"].settings.approved
+    memory.released("prod", free)
+    assert not any(one.settings.approved for one in memory.released("beside", free).values())
+    assert not any(one.settings.approved for one in Memory(StateFolder(tmp_path)).held(free).values())
 
 
 def test_the_file_stays_small(tmp_path: Path) -> None:

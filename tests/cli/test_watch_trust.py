@@ -1,0 +1,408 @@
+"""What a watch with `approved: true` does without an approval: it puts back what was in sync, where it was reached before."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from policyctl.reconcile.observe import observe
+from policyctl.remote.sqlite import SqliteReader
+from tests.cli.pull_requests import Work
+from tests.remote.fake_server import Reply, Seen, standing_in
+from tests.remote.fake_tenant import Tenant
+from tests.sqlite_rows import LOCAL, add_models, edit, live_documents
+
+MODELS = "virtual-model/x/a", "virtual-model/x/b"
+HEALS = "apply: on-merge, heal: always, approved: true"
+
+
+def configure(work: Work, watch: str = HEALS, more: str = "scope: ['virtual-policy/base*']", remote: str = "local") -> None:
+    work.project.write("policyctl.yaml", f"environments: {{local: {{remote: '{remote}', watch: {{{watch}}}}}}}\n{more}\n")
+
+
+def push(work: Work) -> None:
+    """Commit what the files say, without a pull request."""
+    work.forge.head = work.commit()
+
+
+def merge(work: Work, number: int = 5) -> None:
+    """The same with a pull request that showed its plan."""
+    assert work.comment(number).code == 0
+    push(work)
+    work.forge.merge(number, str(work.forge.head))
+    work.base = work.forge.head
+
+
+def look(work: Work, *args: str) -> str:
+    return work.policyctl("watch", "--once", *args).out
+
+
+def by_hand(work: Work, *args: str) -> None:
+    assert work.policyctl("policy", *args, "--yes").code == 0
+
+
+def to(model: str) -> Callable[[dict[str, Any]], object]:
+    return lambda document: document["policy"].update(targets=[{"model_name": model, "weight": 1}], strategy={"mode": "single"})
+
+
+def contents() -> dict[str, Any]:
+    return {name: document["policy"]["targets"] for name, document in live_documents().items()}
+
+
+@pytest.fixture
+def synced(work: Work) -> Work:
+    """A watch that saw an environment in sync: two policies in scope, and one of others beside them."""
+    work.policyctl("policy", "add", "theirs", "-m", MODELS[0], "--strategy", "single", "--yes")
+    configure(work)
+    work.add("base-2")
+    push(work)
+    assert work.policyctl("apply", "--yes").code == 0
+    assert work.policyctl("watch", "--once").code == 0
+    return work
+
+
+def edited(_: Work) -> None:
+    edit("base", to("virtual-model/y/c"), LOCAL)
+
+
+def added(work: Work) -> None:
+    by_hand(work, "add", "base-3", "-m", MODELS[0], "--strategy", "single")
+
+
+def removed(work: Work) -> None:
+    by_hand(work, "remove", "base-2")
+
+
+@pytest.mark.parametrize("moves", [edited, added, removed])
+def test_what_was_in_sync_is_put_back_without_an_approval(synced: Work, moves: Callable[[Work], None]) -> None:
+    before = contents()
+    moves(synced)
+    assert contents() != before
+    assert "applied: the remote moved" in look(synced)
+    assert contents() == before
+
+
+def widened(work: Work) -> None:
+    configure(work, more="scope: ['virtual-policy/*']")
+
+
+def theirs_moved(work: Work) -> None:
+    widened(work)
+    edit("theirs", to("virtual-model/y/c"), LOCAL)
+
+
+def theirs_new(work: Work) -> None:
+    by_hand(work, "add", "theirs-2", "-m", MODELS[0], "--strategy", "single")
+    widened(work)
+
+
+def loosened(work: Work) -> None:
+    configure(work, more="scope: ['virtual-policy/base*']\nlimits: {max_removes: 999}")
+
+
+def loosened_before(work: Work) -> None:
+    """It was in sync under other settings too, which nobody approved."""
+    loosened(work)
+    push(work)
+    assert look(work) == ""
+
+
+def widened_before(work: Work) -> None:
+    configure(work, more="scope: ['virtual-policy/base*', 'virtual-policy/new*']")
+    push(work)
+    assert look(work) == ""
+    by_hand(work, "add", "new", "-m", MODELS[0], "--strategy", "single")
+
+
+def other_windows(work: Work) -> None:
+    configure(work, f"{HEALS}, windows: [{{kind: allow, at: 0 0 * * *, for: 1d}}]")
+
+
+def other_file(work: Work) -> None:
+    work.project.policy("base", "virtual-model/evil/m")
+
+
+def file_less(work: Work) -> None:
+    work.take_away("base-2")
+
+
+UNAPPROVED = [
+    widened,
+    theirs_moved,
+    theirs_new,
+    loosened,
+    loosened_before,
+    widened_before,
+    other_windows,
+    other_file,
+    file_less,
+]
+
+
+@pytest.mark.parametrize("pushed", UNAPPROVED)
+@pytest.mark.parametrize("moves", [edited, added])
+def test_a_push_adds_nothing_to_what_is_put_back(
+    synced: Work, pushed: Callable[[Work], None], moves: Callable[[Work], None]
+) -> None:
+    """Not other contents, and not what other safety settings would let it write."""
+    pushed(synced)
+    moves(synced)
+    push(synced)
+    before = contents()
+    out = look(synced)
+    assert "waits for an approval" in out or "conflict" in out
+    assert contents() == before
+
+
+def test_healing_is_not_switched_on_by_a_push(work: Work) -> None:
+    configure(work, "apply: on-merge, approved: true")
+    push(work)
+    assert look(work) == ""
+    configure(work)
+    push(work)
+    assert look(work) == ""
+    edited(work)
+    assert "waits for an approval" in look(work)
+
+
+def test_what_is_put_back_follows_settings_that_were_approved(synced: Work) -> None:
+    """They are noted when it is next in sync, once for a revision."""
+    synced.base = synced.forge.head
+    loosened(synced)
+    merge(synced)
+    assert look(synced) == ""
+    before = contents()
+    edited(synced)
+    assert "applied: the remote moved" in look(synced)
+    assert contents() == before
+
+
+def test_git_history_alone_puts_nothing_back(synced: Work) -> None:
+    """A watch that was just installed has not seen it in sync. It has once a person applied, or an approval was."""
+    synced.project.policy("theirs", "virtual-model/evil/m")
+    configure(synced, more="scope: ['virtual-policy/*']")
+    push(synced)
+    before = contents()
+    out = look(synced, "--state", "another")
+    assert "the remote moved: virtual-policy/theirs; waits for an approval" in out
+    assert contents() == before
+    assert synced.policyctl("apply", "--yes").code == 0
+    assert "in_sync" in look(synced, "--state", "another")
+    edited(synced)
+    assert "applied: the remote moved" in look(synced, "--state", "another")
+
+
+def test_models_that_were_not_compared_are_not_removed_as_edits(work: Work) -> None:
+    """A commit lets models be managed, which the remote had all the time."""
+    configure(work, "heal: always", more="scope: ['virtual-policy/*', 'virtual-model/z/*']")
+    own = {"name": "virtual-model/z/own", "tags": ["own"]}
+    work.project.write("own.json", json.dumps({"spec_version": "v1", "kind": "model", **own}))
+    push(work)
+    assert look(work) == ""
+    add_models(LOCAL, own, {"name": "virtual-model/z/theirs"}, *({"name": name} for name in MODELS))
+    configure(work, "heal: always", more="scope: ['virtual-policy/*', 'virtual-model/z/*']\nmanage: [policies, models]")
+    push(work)
+    edited(work)
+    assert "not known: virtual-model/z/theirs" in look(work)
+    with SqliteReader(LOCAL, models=True) as reader:
+        assert "virtual-model/z/theirs" in observe(reader).models
+
+
+# Where it is reached
+
+SECRET = "canary-token-of-prod"
+
+
+def environment(name: str, url: str, watch: str = "apply: on-merge, approved: true", token: str = "WXO_TOKEN") -> str:
+    auth = f"auth: {{type: bearer, token: 'env:{token}'}}"
+    return f"  {name}: {{remote: '{url}', scope: ['virtual-policy/*'], {auth}, watch: {{{watch}}}}}\n"
+
+
+def write(work: Work, *environments: str) -> None:
+    work.project.write("policyctl.yaml", f"environments:\n{''.join(environments)}")
+
+
+def tenant(**models: str) -> Tenant:
+    found = Tenant()
+    for name, model in models.items():
+        full = f"virtual-policy/{name}"
+        body = {"strategy": {"mode": "single"}, "targets": [{"model_name": model, "weight": 1}]}
+        found.put({"id": name, "name": full, "display_name": full, "description": full, "policy": body})
+    return found
+
+
+def models_of(found: Tenant) -> dict[str, str]:
+    return {name: row["policy"]["targets"][0]["model_name"] for name, row in found.rows.items()}
+
+
+LED: dict[str, Callable[[str, str, str], list[str]]] = {
+    "a new environment": lambda prod, dev, evil: [environment("prod", prod), dev, environment("new", evil)],
+    "another name": lambda _, dev, evil: [environment("renamed", evil), dev],
+    "another remote": lambda _, dev, evil: [environment("prod", evil), dev],
+    "another remote, without approvals": lambda _, dev, evil: [environment("prod", evil, "apply: on-merge"), dev],
+    "that of one without approvals": lambda prod, _, evil: [environment("prod", prod), environment("dev", evil, "")],
+    "other credentials": lambda prod, _, evil: [environment("prod", prod), environment("dev", evil, "", "OTHER_TOKEN")],
+}
+
+
+@pytest.mark.parametrize("led", LED)
+@pytest.mark.parametrize("in_sync", [True, False])
+def test_a_push_leads_no_login_elsewhere(work: Work, monkeypatch: pytest.MonkeyPatch, led: str, *, in_sync: bool) -> None:
+    """Also not before it was ever in sync, nor after the watch saw that commit once."""
+    for name in ("WXO_TOKEN", "DEV_TOKEN", "OTHER_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
+    work.project.policy("base", MODELS[0])
+    live = tenant(base=MODELS[0] if in_sync else MODELS[1])
+    with standing_in(live) as prod, standing_in(Tenant()) as evil, standing_in(Tenant()) as other:
+        dev = environment("dev", other.url, "", "DEV_TOKEN")
+        write(work, environment("prod", prod.url), dev)
+        push(work)
+        look(work, "--all")
+        assert prod.seen[0].authorization == f"Bearer {SECRET}"
+        assert other.seen
+        write(work, *LED[led](prod.url, dev, evil.url))
+        push(work)
+        out = "".join(look(work, "--all") for _ in range(2))
+        assert (
+            "refused    remote, auth or ca_file is not what was used before, so nothing logs in: no merged pull request" in out
+        )
+        assert evil.seen == []
+
+
+def test_a_new_environment_is_reached_once_its_pull_request_is_merged(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    with standing_in(tenant(base=MODELS[0])) as prod, standing_in(tenant(base=MODELS[0])) as new:
+        write(work, environment("prod", prod.url))
+        push(work)
+        look(work, "--all")
+        write(work, environment("prod", prod.url), environment("new", new.url))
+        push(work)
+        work.base = work.forge.head
+        assert "new  refused" in look(work, "--all")
+        assert new.seen == []
+        work.project.policy("base", MODELS[1])
+        assert work.comment(5, "--env", "new").code == 0
+        push(work)
+        work.forge.merge(5, str(work.forge.head))
+        assert "new  in_sync    applied: Git moved" in look(work, "--all")
+
+
+def test_a_pull_request_for_something_else_does_not_approve_where_a_push_led(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page names the remote that it was made for, and does not show that this changed."""
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    with standing_in(tenant(base=MODELS[0])) as prod, standing_in(tenant(base=MODELS[0])) as evil:
+        write(work, environment("prod", prod.url))
+        push(work)
+        look(work)
+        write(work, environment("prod", evil.url))
+        push(work)
+        work.base = work.forge.head
+        work.project.policy("base", MODELS[1])
+        merge(work)
+        planned = len(evil.seen)
+        assert "nothing logs in" in look(work)
+        assert len(evil.seen) == planned
+
+
+def test_an_approved_change_of_the_remote_does_not_approve_what_is_written_there(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its page shows no plan for the new one, whatever Git history had of what is there."""
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    there = tenant(base="virtual-model/y/c", theirs=MODELS[0])
+    with standing_in(tenant(base=MODELS[0])) as prod, standing_in(there) as new:
+        write(work, environment("prod", prod.url, HEALS))
+        push(work)
+        work.base = work.forge.head
+        look(work)
+        write(work, environment("prod", new.url, HEALS))
+        merge(work)
+        assert "; waits for an approval: " in look(work)
+        assert new.asked("GET")
+        assert models_of(there) == {"base": "virtual-model/y/c", "theirs": MODELS[0]}
+
+
+TAKEN: dict[str, Callable[[str, str], list[str]]] = {
+    "the other one is gone": lambda prod, _: [environment("dev", prod, "apply: on-merge")],
+    "they change places": lambda prod, dev: [environment("prod", dev), environment("dev", prod, "apply: on-merge")],
+    "another spelling": lambda prod, _: [environment("dev", f"{prod}/", "apply: on-merge")],
+}
+
+
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_remote_that_was_written_with_approvals_is_under_every_name(
+    work: Work, monkeypatch: pytest.MonkeyPatch, taken: str
+) -> None:
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    live = tenant(base=MODELS[0])
+    with standing_in(live) as prod, standing_in(tenant(base=MODELS[0])) as dev:
+        write(work, environment("prod", prod.url), environment("dev", dev.url, "apply: on-merge"))
+        push(work)
+        look(work, "--all")
+        write(work, *TAKEN[taken](prod.url, dev.url))
+        work.project.policy("base", "virtual-model/evil/m")
+        push(work)
+        look(work, "--all")
+        assert models_of(live) == {"base": MODELS[0]}
+
+
+# What it began itself
+
+
+class Refusing(Tenant):
+    """A tenant that takes no update of `other`, and calls this first."""
+
+    instead: Callable[[], object] = staticmethod(lambda: None)
+
+    def _answer(self, seen: Seen) -> Reply:
+        if seen.method == "PUT" and seen.path.endswith("/other"):
+            self.instead()
+            return Reply(422, {"detail": "no"})
+        return super()._answer(seen)
+
+
+def watching(*args: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "policyctl", "watch", "--once", *args]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+BACK: dict[str, Callable[[Work], None]] = {"pushed": push, "approved": lambda work: merge(work, 6)}
+
+
+@pytest.mark.parametrize("back", BACK)
+@pytest.mark.parametrize("how", ["refused", "killed"])
+def test_what_was_applied_in_part_is_not_an_edit_on_the_remote(work: Work, how: str, back: str) -> None:
+    """The way back needs an approval as any change does, and needs no person once it has one."""
+    work.project.policy("base", MODELS[0])
+    work.project.policy("other", MODELS[0])
+    live = Refusing(tenant(base=MODELS[0], other=MODELS[0]).rows)
+    with standing_in(live) as remote:
+        configure(work, more="scope: ['virtual-policy/*']", remote=remote.url)
+        push(work)
+        work.base = work.forge.head
+        assert look(work) == ""
+        for name in ("base", "other"):
+            work.project.policy(name, MODELS[1])
+        merge(work)
+        with watching() as process:
+            live.instead = process.kill if how == "killed" else lambda: None
+            process.communicate(timeout=60)
+        assert models_of(live) == {"base": MODELS[1], "other": MODELS[0]}
+        for name in ("base", "other"):
+            work.project.policy(name, MODELS[0])
+        BACK[back](work)
+        out = look(work)
+        assert "Git moved: virtual-policy/base" in out
+        assert "the remote moved" not in out
+        assert models_of(live)["base"] == MODELS[0 if back == "approved" else 1]
