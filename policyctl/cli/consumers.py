@@ -15,8 +15,7 @@ from policyctl.plan.consumers import Consumers
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import MODEL_PREFIX, canonical_name, kind_of, virtual_model
-from policyctl.reconcile.consumers import read_consumers, uses_with_lines
-from policyctl.reconcile.observe import observe
+from policyctl.reconcile.observe import observe, read_consumers, uses_with_lines
 from policyctl.report.format import count
 from policyctl.report.policies import Usage, UsedName, usage_json, usage_text
 
