@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import stat
 import threading
 import uuid
@@ -262,6 +261,8 @@ def _why_no_commit(directory: Path) -> str:
 
 def person() -> str:
     """The person that a CI service names, else the user and the machine."""
+    import socket  # which reading a record does not need
+
     if person := os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN"):
         return person
     return f"{user_name()}@{socket.gethostname()}"

@@ -8,11 +8,8 @@ row anyway; the lock keeps two applies from mixing.
 
 from __future__ import annotations
 
-import fcntl
-import getpass
 import json
 import os
-import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +23,7 @@ from policyctl.load.atomic import make_state_folder
 from policyctl.remote.database import BUSY_SECONDS, SqliteFile, settled
 from policyctl.remote.store import Store, StoreReader
 
-POLL = 0.1  # seconds
+POLL = 0.1  # seconds between two tries to take the lock
 _LONGEST = 4096  # bytes of the file to read
 
 
@@ -99,6 +96,8 @@ def _wait_for_lock(descriptor: int, database: Path, waiting: LockWait, status: C
 
 
 def _lock(descriptor: int) -> bool:
+    import fcntl  # imported where a lock is taken, as is what follows: a plan takes none
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,6 +126,8 @@ def _open_lock(database: Path) -> int:
 
 def _sign(descriptor: int, command: str, now: float) -> None:
     """Write the holder into the file; on a full disk the lock is held without it."""
+    import socket
+
     owner = {"owner": user_name(), "host": socket.gethostname(), "pid": os.getpid(), "command": command, "since": now}
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
@@ -146,6 +147,8 @@ def _holder(descriptor: int, now: float) -> str:
 
 def user_name() -> str:
     """The name of the user who runs this program."""
+    import getpass
+
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # an id without a name, as containers have
