@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from policyctl.cli.apply_options import AwaitedGateways, outside_windows, with_gateways, with_windows
+from policyctl.cli.apply_options import AwaitedGateways, with_gateways, with_windows, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
@@ -180,8 +180,7 @@ def apply(
     session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.record)
     _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
     _note_untested(session, review, asked=validate_models)
-    if review.plan.changes:
-        settings = outside_windows(session.environment, settings, overrides.outside)
+    settings = within_windows(settings, session.environment, overrides.outside)
     return gateways.after(confirm_and_apply(review, session, settings, output, yes=yes), session, review.plan)
 
 
@@ -287,6 +286,7 @@ def confirm_and_apply(
         raise_if_unsafe(review)
         output.write(session.console, review, Applied([], [], []))
         return 0
+    settings.admit()  # or the question would be in vain
     changes = count(len(review.plan.changes), "change")
     if not session.console.confirm(f"Apply {changes} to {session.environment.name}?", yes=yes):
         session.console.say("declined; nothing was written")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -17,7 +17,7 @@ from policyctl.cli.selection import Overrides
 from policyctl.errors import Incomplete, Refused, RemoteError, UsageError
 from policyctl.load.environment import Environment
 from policyctl.load.urls import http_url_error
-from policyctl.load.windows import writing_by_hand
+from policyctl.load.windows import writing_at, writing_by_hand
 from policyctl.plan.settings import Override
 from policyctl.policy.document import revision_of
 from policyctl.policy.findings import listed
@@ -51,19 +51,24 @@ def with_windows(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
-def outside_windows(environment: Environment, settings: ApplySettings, reason: str) -> ApplySettings:
-    """The settings of an apply by a person, whose audit has the `reason` if a deny window is open.
+def within_windows(settings: ApplySettings, environment: Environment, reason: str | None) -> ApplySettings:
+    """The settings of an apply that asks the windows of an environment directly before its first write.
 
-    Raises Refused in such a window without a reason, PolicyctlError if windows cannot be judged.
+    A `reason` is why a person writes in a deny window; empty for none. None is for what writes by itself: it keeps to every
+    window. The apply raises Refused where a window does not let it write, PolicyctlError if windows cannot be judged.
     """
-    writing = writing_by_hand(environment.watch.windows, datetime.now(UTC))
+    return replace(settings, admit=partial(_admit, environment, reason))
+
+
+def _admit(environment: Environment, reason: str | None) -> tuple[Override, ...]:
+    asked = writing_at if reason is None else writing_by_hand
+    writing = asked(environment.watch.windows, datetime.now(UTC))
     if writing.allowed:
-        return settings
+        return ()
     if not reason:
-        remedy = "wait, or give a reason with --outside-window REASON"
-        raise Refused(f"nothing was written to {environment.name}: {writing.why}; {remedy}")
-    override = Override("--outside-window", "", reason)
-    return replace(settings, audit=settings.audit and replace(settings.audit, overrides=(override,)))
+        remedy = "" if reason is None else "; wait, or give a reason with --outside-window REASON"
+        raise Refused(f"nothing was written to {environment.name}: {writing.why}{remedy}")
+    return (Override("--outside-window", "", reason),)
 
 
 def _addresses(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.cli.apply_options import outside_windows
+from policyctl.cli.apply_options import within_windows
 from policyctl.cli.console import first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
@@ -180,7 +180,7 @@ def apply_one(
         return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
     if not review.plan.changes:
         return replace(result, status="applied")
-    own = outside_windows(session.environment, settings, fleet.overrides.outside)
+    own = within_windows(settings, session.environment, fleet.overrides.outside)
     own = replace(own, command="policyctl apply", in_scope=session.environment.settings.in_scope)
     applied = apply_plan(review, session.url, session.access, own, events)
     return with_outcome(result, applied)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from policyctl import __version__
+from policyctl.cli.apply_options import within_windows
 from policyctl.cli.console import CollectingConsole, Console
 from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
@@ -248,6 +249,7 @@ class EnvironmentWork:
             audit = None if self._audit is None else replace(self._audit, commit=opened.mirrored)
             in_scope = session.environment.settings.in_scope
             settings = ApplySettings(command="policyctl watch", audit=audit, in_scope=in_scope)
+            settings = within_windows(settings, session.environment, None)
             applied = apply_plan(review, session.url, session.access, settings, _Events(self))
             return with_outcome(look.result, applied)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`

@@ -206,6 +206,13 @@ def live_state(change: Change, live: Live | None) -> LiveState:
     return LiveState.DO if live.id == change.id else LiveState.STALE
 
 
+def is_open(change: Change, observed: LiveRows) -> bool:
+    """Whether a later look may show more of a write: nothing has happened yet, or a row is not complete yet."""
+    if any(row.name == change.name for row in observed.unreadable):
+        return True
+    return change.name not in observed.obstacles() and live_state(change, observed.live.get(change.name)) is LiveState.DO
+
+
 def drifted_fields(change: Change, live: Live | None) -> tuple[FieldChange, ...]:
     """The fields of the live policy that changed since the plan was made; for a stale change."""
     if live is None:

@@ -5,11 +5,10 @@ The rules are in manual/architecture.md, safety rules 5, 6 and 8.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
@@ -21,10 +20,12 @@ from policyctl.plan.change import (
     Outcome,
     Schedule,
     document_to_write,
+    is_open,
     live_state,
     why_too_early,
 )
 from policyctl.plan.safety import Review
+from policyctl.plan.settings import Override
 from policyctl.plan.unknown_fields import has_extras
 from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows
@@ -49,8 +50,9 @@ class ApplySettings:
     """How to carry out a plan.
 
     `command` is shown to other processes that wait for the lock. `in_scope` are the names that the directory manages: others
-    may come and go during the apply. `test_models` has the platform test the models that were written. `begins` is called
-    directly before each write, by several threads; if it raises PolicyctlError, that write is not made.
+    may come and go during the apply. `test_models` has the platform test the models that were written. `admit` is called
+    directly before the first write: it raises PolicyctlError if nothing may be written, and returns overrides for the audit.
+    `begins` is called directly before each write, by several threads; if it raises PolicyctlError, that write is not made.
     """
 
     parallelism: int = 1
@@ -59,7 +61,9 @@ class ApplySettings:
     audit: Audit | None = None
     in_scope: Callable[[str], bool] = lambda _: True
     test_models: bool = False
+    admit: Callable[[], tuple[Override, ...]] = lambda: ()
     begins: Callable[[], None] = lambda: None
+    patience: Backoff = field(default_factory=Backoff)
 
 
 class ApplyEvents:
@@ -115,7 +119,8 @@ def apply_plan(
     """Carry out a reviewed plan on the remote at `url`.
 
     Raises UsageError for a remote that cannot be written, Refused for a plan that a safety rule refuses or when the lock is
-    held for longer than `lock_seconds`, StalePlan when its policies changed since it was made: all before any write.
+    held for longer than `lock_seconds`, StalePlan when its policies changed since it was made, and what `admit` raises: all
+    before any write. What was written is read back, also by an apply that is stopped.
     """
     require_writable(url)
     raise_if_refused(review)
@@ -124,7 +129,8 @@ def apply_plan(
     with apply_lock_for(url, settings.command, wait, events.message), open_writer(url, access) as writer:
         if writer.embedded:  # another apply may have written while this one waited
             raise_if_stale(stale_changes(plan, look_up(writer, {change.name for change in plan.changes})))
-        with recording(settings.audit, plan, access.directory, events.message) as record, events.writing():
+        overrides = settings.admit()
+        with recording(settings.audit, plan, access.directory, events.message, overrides) as record, events.writing():
             applied = _write_and_verify(review, writer, settings, events, record)
             events.finished(applied)
     return applied
@@ -150,10 +156,11 @@ def _write_and_verify(
             on_outcome=done,
             stopped=events.stopped,
             on_begin=begin,
+            patience=settings.patience,
         )
     with events.progress("Verifying", None):
         seen = review.live, settings.in_scope, review.policies_before, review.models_before
-        unverified = [] if events.stopped() else verify(outcomes, writer, time.sleep, *seen)
+        unverified = verify(outcomes, writer, settings.patience.sleep, *seen, stopped=events.stopped)
     if not settings.test_models:
         return Applied(outcomes, unverified, record.lost)
     with events.progress("Testing models", None):
@@ -289,7 +296,7 @@ class ChangeWriter:
             self.patience.sleep(seconds)
         observed = look_up(self.writer, {change.name})
         for wait in waits:
-            if self.stopped() or not _is_open(change, observed):
+            if self.stopped() or not is_open(change, observed):
                 break
             self.patience.sleep(wait)
             observed = look_up(self.writer, {change.name})
@@ -329,13 +336,6 @@ def _outcome_seen(outcome: Outcome, observed: LiveRows, problem: RemoteError | N
             return replace(outcome, reason=f"{why} ({moved_by_another(change, live)}); plan again")
         case LiveState.DO:
             return None
-
-
-def _is_open(change: Change, observed: LiveRows) -> bool:
-    """Whether a later look may show more: nothing has happened yet, or a row is not complete yet."""
-    if any(row.name == change.name for row in observed.unreadable):
-        return True
-    return change.name not in observed.obstacles() and live_state(change, observed.live.get(change.name)) is LiveState.DO
 
 
 def _send(kind: Kind, document: Document | None, live: Live | None, writer: Writer) -> str | None:

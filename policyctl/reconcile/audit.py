@@ -172,15 +172,14 @@ class LineFile:
 @dataclass(frozen=True, slots=True)
 class Audit:
     """Where to record changes, the command that makes them, and the page of the CI run that it is part of. `commit` is the one
-    that the files are of, where they are not those of a checkout. `overrides` are those of the apply, besides its plan's. `who`
-    makes the changes, if it is not the user of this process."""
+    that the files are of, where they are not those of a checkout. `who` makes the changes, if it is not the user of this
+    process."""
 
     record: AuditRecord
     command: str
     run: str | None = None
     who: str = ""
     commit: str | None = None
-    overrides: tuple[Override, ...] = ()
 
 
 @dataclass(slots=True)
@@ -194,11 +193,13 @@ class Recording:
 
 
 @contextmanager
-def recording(audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[str], None]) -> Iterator[Recording]:
+def recording(
+    audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[str], None], overrides: tuple[Override, ...] = ()
+) -> Iterator[Recording]:
     """Record the changes of a plan and their outcomes. Raises PolicyctlError when that cannot be done.
 
-    `begun` raises PolicyctlError when a change cannot be recorded: then it must not be made. An outcome that cannot be
-    recorded is reported to `warn`.
+    `overrides` are those of the apply, besides its plan's. `begun` raises PolicyctlError when a change cannot be recorded: then
+    it must not be made. An outcome that cannot be recorded is reported to `warn`.
     """
     if audit is None:
         yield Recording(lambda _: None, lambda _: None)
@@ -207,7 +208,7 @@ def recording(audit: Audit | None, plan: Plan, directory: Path, warn: Callable[[
 
     def add(change: Change, outcome: Outcome | None) -> None:
         entry = entry_of(plan, origin, identifier, timestamp(datetime.now(UTC)), change, outcome)
-        writer.add(entry_line(replace(entry, overrides=(*entry.overrides, *audit.overrides))))
+        writer.add(entry_line(replace(entry, overrides=(*entry.overrides, *overrides))))
 
     def begun(change: Change) -> None:
         try:

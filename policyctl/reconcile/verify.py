@@ -33,6 +33,7 @@ def verify(
     in_scope: Callable[[str], bool] = lambda _: True,
     documents: Mapping[str, Document] = MappingProxyType({}),
     models: Mapping[str, Live] = MappingProxyType({}),
+    stopped: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Read back an apply: a line for each change that is not on the remote; empty when all are. See safety rule 8.
 
@@ -40,6 +41,7 @@ def verify(
     names that the list had when the plan was made; they reveal a list that is cut short, because then policies `in_scope` come
     and go that nothing changed. `documents` are those policies in normal form, and `models` the live models; they
     reveal that a write changed another one of the scope. `sleep` waits between looks, for a remote that shows a write late.
+    Once `stopped`, a remote that cannot be read is not waited for.
     """
     back = _ReadBack(outcomes, reader)
     if not back.names:
@@ -49,6 +51,8 @@ def verify(
             unverified = back.look(last=wait is None)
         except RemoteError as error:
             unverified = [f"the result could not be read back: {error}"]
+            if stopped():
+                break
         if not unverified or wait is None or not back.good:
             break
         sleep(wait)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +306,36 @@ def test_a_person_applies_in_a_deny_window_only_with_a_reason(repository: Projec
     assert begun is not None
     assert [(one.option, one.reason) for one in begun.overrides] == [("--outside-window", "an incident")]
     assert policyctl("apply", "--yes").code == 0  # there is nothing to write
+
+
+class Opening:
+    """A clock for the windows of an apply: so many times it is a usual day, then one on which a window is open."""
+
+    def __init__(self, usual: int) -> None:
+        self._usual = usual
+
+    def now(self, zone: tzinfo) -> datetime:
+        self._usual -= 1
+        return datetime(2028, 2, 28 if self._usual >= 0 else 29, tzinfo=zone)
+
+
+@pytest.mark.parametrize(
+    ("command", "usual", "code"),
+    [
+        (["apply", "--yes"], 1, 3),  # it is asked before the question too
+        (["apply", "--yes", "--all"], 0, 3),
+        (["watch", "--once"], 0, 1),
+    ],
+)
+def test_a_window_that_opens_while_an_apply_waits_lets_nothing_be_written(
+    command: list[str], usual: int, code: int, repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(repository, "{apply: on-merge, windows: [{kind: deny, at: 0 0 29 2 *, for: 1s}]}")
+    monkeypatch.setattr("policyctl.cli.apply_options.datetime", Opening(usual))
+    ran = policyctl(*command)
+    assert ran.code == code
+    assert ": the deny window (0 0 29 2 * for 1s, UTC) is open" in ran.out + ran.err
+    assert not live_documents(LOCAL)
 
 
 @pytest.mark.parametrize("watch", [window("deny", manual=True), "{windows: [{kind: allow, at: 0 0 29 2 *, for: 1s}]}"])
