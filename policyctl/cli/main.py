@@ -91,8 +91,6 @@ def policyctl(options: Options) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The program: run and exit."""
-    # Loading thousands of policies makes many objects and no garbage, and the collector would visit them again and again.
-    gc.disable()
     # Plugins of other packages are not wanted here, and looking for them reads the metadata of every installed package.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # pydantic still imports what would look for them, which takes a twelfth of the time of a short run.

@@ -183,8 +183,9 @@ def read_suites(source: Source, variables: Mapping[str, Any]) -> tuple[list[Suit
 
 
 def _documents(source: Source) -> list[RawDocument]:
-    """The documents parsed again, with statuses as keys: `{503: 0.1}` needs no quotes here."""
-    return source.documents if source.file.endswith(".json") else read_yaml(source.text, source.file, number_keys=True)
+    """The documents with statuses as keys: `{503: 0.1}` needs no quotes here. Tests beside policies are parsed anew."""
+    fits = is_test_file(source.file) or source.file.endswith(".json")
+    return source.documents if fits else read_yaml(source.text, source.file, number_keys=True)
 
 
 def _is_test(data: Any) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.git import repository_top
-from policyctl.load.kinds import MAX_DEPTH, RawDocument
+from policyctl.load.kinds import MAX_DEPTH, RawDocument, is_test_file
 from policyctl.policy.findings import format_path
 from policyctl.rules import RULES
 
@@ -98,7 +98,10 @@ def is_lfs_pointer(content: bytes) -> bool:
 
 
 def source_of(content: bytes, file: str) -> Source:
-    """A file's content as a source; `file` is its name, which decides about JSON. Raises InvalidInput as `read_source` does."""
+    """A file's content as a source; `file` is its name, which decides about JSON, and about keys that are numbers.
+
+    Raises InvalidInput as `read_source` does.
+    """
     from policyctl.load.yaml import read_yaml
 
     if is_lfs_pointer(content):
@@ -110,7 +113,9 @@ def source_of(content: bytes, file: str) -> Source:
 
         if (conflict := conflict_in(text, file)) is not None:
             raise InvalidInput([conflict])
-    return Source(file, text, read_json(text, file) if file.endswith(".json") else read_yaml(text, file))
+    if file.endswith(".json"):
+        return Source(file, text, read_json(text, file))
+    return Source(file, text, read_yaml(text, file, number_keys=is_test_file(file)))
 
 
 def read_bytes(path: Path | str) -> bytes:

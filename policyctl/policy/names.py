@@ -116,7 +116,12 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 @lru_cache(maxsize=10_000)  # environments ask the same of the same names
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatchcase(spelling, pattern) for pattern in patterns for spelling in both_spellings(name))
+    return any(fits(spelling, pattern) for pattern in patterns for spelling in both_spellings(name))
+
+
+def fits(name: str, glob: str) -> bool:
+    """Whether a name matches a glob (case counts, `*` crosses `/`). Most globs are plain names, which need no pattern."""
+    return name == glob if _GLOB.isdisjoint(glob) else fnmatchcase(name, glob)
 
 
 def both_spellings(name: str) -> tuple[str, str]:
@@ -177,4 +182,4 @@ def model_names_in(model: str) -> tuple[str, ...]:
 
 def matching_models(pattern: str, models: Iterable[str]) -> tuple[str, ...]:
     """The models of which one of these names fits the glob (case counts, `*` crosses `/`)."""
-    return tuple(model for model in models if any(fnmatchcase(name, pattern) for name in model_names_in(model)))
+    return tuple(model for model in models if any(fits(name, pattern) for name in model_names_in(model)))
