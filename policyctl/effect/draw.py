@@ -13,19 +13,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import accumulate
 from math import lcm
 
 
-@dataclass(frozen=True)  # without slots: cached_property needs a __dict__
 class WeightedChoice:
     """The parts of `total` that each target is drawn for; where they sum to less, no target may be drawn."""
 
-    parts: tuple[int, ...]
-    total: int
+    def __init__(self, parts: tuple[int, ...], total: int) -> None:
+        self.parts = parts
+        self.total = total
 
     @cached_property
     def edges(self) -> list[float]:

@@ -8,7 +8,6 @@ tree of one fixed outcome, with the reason.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple
@@ -83,8 +82,21 @@ class Fixed(NamedTuple):
 Node = Leaf | Fallback | Balance | Fixed
 
 
-@dataclass(frozen=True)  # without slots, so that what is asked for again and again is worked out once
-class Tree:
+class _Parts(NamedTuple):
+    root: Node
+    leaves: tuple[Leaf, ...] = ()
+    lists: tuple[frozenset[int] | None, ...] = ()
+    plain: bool = False
+    refused: str | None = None
+    assumed: Mapping[str, int] = {}
+    missing: tuple[str, ...] = ()
+    unfollowed: Mapping[str, str] = {}
+    unmodelled: str | None = None
+    takes: str | None = None
+    unfit: Mapping[str, str] = {}
+
+
+class Tree(_Parts):  # with a __dict__, so that what is asked for again and again is worked out once
     """A policy, ready to be walked.
 
     `lists` are the different code lists of its fallbacks. `plain` is whether a success is always final and there is
@@ -100,18 +112,6 @@ class Tree:
     `takes` is the kind of requests that the policy is for, as far as types are declared; `unfit` are the models that are
     declared to take others, each with its type.
     """
-
-    root: Node
-    leaves: tuple[Leaf, ...] = ()
-    lists: tuple[frozenset[int] | None, ...] = ()
-    plain: bool = False
-    refused: str | None = None
-    assumed: Mapping[str, int] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    unfollowed: Mapping[str, str] = field(default_factory=dict)
-    unmodelled: str | None = None
-    takes: str | None = None
-    unfit: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def untold(self) -> str | None:
@@ -144,7 +144,7 @@ def read_tree(document: Document, policies: Mapping[str, Document] | None = None
     kinds = {model: kind for model in tree.models if (kind := declared.requests(model)) is not None}
     takes = _first_kind(tree.root, kinds)
     unfit = {model: declared.types[model] for model, kind in kinds.items() if kind != takes}
-    return replace(_Reader(known, unfit).read(document) if unfit else tree, takes=takes, unfit=unfit)
+    return (_Reader(known, unfit).read(document) if unfit else tree)._replace(takes=takes, unfit=unfit)
 
 
 def _first_kind(node: Node, kinds: Mapping[str, str]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import marshal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -19,7 +19,6 @@ _NORMAL_FORMS = Memo[Document]()  # of these texts
 MAX_NESTING = 200  # mappings and lists in each other in a row; with more, what walks through a document may not end
 
 
-@dataclass(frozen=True)
 class LivePolicy:
     """One live policy: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
@@ -29,11 +28,12 @@ class LivePolicy:
     their documents. The normal form and its `text` are made when first used: most rows equal the desired text and need neither.
     """
 
-    name: str
-    id: str
-    known: str
-    beside: Document
-    version: str | None = field(default=None, repr=False)
+    def __init__(self, name: str, identifier: str, known: str, beside: Document, version: str | None = None) -> None:
+        self.name = name
+        self.id = identifier
+        self.known = known
+        self.beside = beside
+        self.version = version
 
     @property
     def document(self) -> Document:

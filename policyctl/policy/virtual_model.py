@@ -14,7 +14,6 @@ The rules, which follow what the platform's CLI sends and what its server answer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -150,18 +149,18 @@ def _tags(tags: Any) -> Any:
     return sorted(dict.fromkeys(tags)) if all(isinstance(tag, str) for tag in tags) else plain_value(tags)
 
 
-@dataclass(frozen=True)
 class LiveModel:
     """One live virtual model: its canonical name, the remote's id, and its document (the row less the server's own keys).
 
     `document["name"]` keeps the row's own spelling. Secrets in it are as the remote shows them; nothing but a write of the
-    same row may hand them on, so they are not part of `repr`. `version` is the row's `etag`, where the remote gives one.
+    same row may hand them on. `version` is the row's `etag`, where the remote gives one.
     """
 
-    name: str
-    id: str
-    document: Document = field(repr=False)
-    version: str | None = field(default=None, repr=False)
+    def __init__(self, name: str, identifier: str, document: Document, version: str | None = None) -> None:
+        self.name = name
+        self.id = identifier
+        self.document = document
+        self.version = version
 
     @cached_property
     def normal(self) -> Document:

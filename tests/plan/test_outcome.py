@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +19,8 @@ def change(desired: Any, rows: Any) -> Change:
 ADD = change([policy("a", "new")], [])
 UPDATE = change([policy("a", "new")], [row("a", "old")])
 REMOVE = next(one for one in plan([policy("b")], [row("a", "old"), row("b")]).changes)
-RECREATED = replace(live("a", "old"), id="another-id")
+RECREATED = live("a", "old")
+RECREATED.id = "another-id"
 
 VERDICTS: dict[str, tuple[Change, LivePolicy | None, LiveState]] = {
     "add, nothing there": (ADD, None, LiveState.DO),
