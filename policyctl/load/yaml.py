@@ -113,7 +113,13 @@ class _Builder:
             kind = type(event)
             if kind is ScalarEvent:
                 self.count += 1
-                self._attach(self._scalar(event), event.start_mark, event.anchor, 1)
+                text = event.value
+                # Nearly all scalars are plain and have no tag: a call for each would take as long as what it does.
+                plain = event.tag is None and not event.style and text != _MERGE
+                value, complaint = resolve(text) if plain else self._special(event)
+                if complaint:
+                    self._problem(event.start_mark, "P004", complaint)
+                self._attach(value, event.start_mark, event.anchor, 1)
             elif kind is MappingStartEvent or kind is SequenceStartEvent:
                 self._open(event, {} if kind is MappingStartEvent else [])
             elif kind is MappingEndEvent or kind is SequenceEndEvent:
@@ -121,14 +127,17 @@ class _Builder:
             elif kind is AliasEvent:
                 self._alias(event)
             elif kind is DocumentStartEvent:
-                if len(self.found) >= MAX_DOCUMENTS:
-                    self._fail(event, "P005", f"more than {MAX_DOCUMENTS:,} documents in one file; split it")
-                self.found.append(RawDocument(None, self._mark(event.start_mark)))
-                self.anchors = {}
+                self._begin(event)
             elif kind is DocumentEndEvent:
                 self._report_duplicates()
             elif kind is StreamEndEvent:
                 return self.found
+
+    def _begin(self, event: Any) -> None:
+        if len(self.found) >= MAX_DOCUMENTS:
+            self._fail(event, "P005", f"more than {MAX_DOCUMENTS:,} documents in one file; split it")
+        self.found.append(RawDocument(None, self._mark(event.start_mark)))
+        self.anchors = {}
 
     def _open(self, event: Any, value: Any) -> None:
         if len(self.stack) >= MAX_DEPTH:
@@ -176,7 +185,8 @@ class _Builder:
         if type(frame.value) is list:
             frame.value.append(value)
         elif frame.key is _NO_KEY:
-            frame.key, frame.key_mark = self._key(frame, value, mark), mark
+            usual = type(value) is str and value not in frame.value
+            frame.key, frame.key_mark = value if usual else self._key(frame, value, mark), mark
         else:
             if frame.key is _MERGE_KEY:
                 frame.merge_mark = frame.key_mark
@@ -217,19 +227,17 @@ class _Builder:
                     self._problem(mark, "P003", f"duplicate key {format_path(key)}; keep one")
         self.twice = []
 
-    def _scalar(self, event: Any) -> Any:
+    def _special(self, event: Any) -> tuple[Any, str | None]:
+        """The value of a scalar that is quoted, has a tag or is `<<`, and a complaint."""
         text: str = event.value
         if event.tag is not None and event.tag != _STR and event.tag != "!":
             self._problem(event.start_mark, "P012", f"the tag {format_path(event.tag)} has no meaning here; remove it")
-            return text
+            return text, None
         if event.style or event.tag is not None:
-            return text
-        if text == _MERGE and self.stack and self.stack[-1].key is _NO_KEY:
-            return _MERGE_KEY if type(self.stack[-1].value) is dict else text
-        value, complaint = resolve(text)
-        if complaint:
-            self._problem(event.start_mark, "P004", complaint)
-        return value
+            return text, None
+        if self.stack and self.stack[-1].key is _NO_KEY:
+            return (_MERGE_KEY if type(self.stack[-1].value) is dict else text), None
+        return resolve(text)
 
     def _alias(self, event: Any) -> None:
         if event.anchor not in self.anchors:

@@ -104,7 +104,8 @@ def model_names(document: Document) -> Iterator[str]:
             if isinstance(target, dict):
                 if isinstance(target.get("model_name"), str):
                     yield target["model_name"]
-                pending.append(target)
+                if "targets" in target:
+                    pending.append(target)
 
 
 _KEEPING_ORDER = json.JSONEncoder(separators=(",", ":"))
