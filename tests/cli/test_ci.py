@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.forges import COMMIT, TOKEN, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
+from tests.examples import crossed
 from tests.git_repo import commit
 from tests.remote.fake_server import Reply, closed_port
 from tests.sqlite_rows import put, row
@@ -78,8 +79,7 @@ def test_a_comment_is_made_once_and_then_updated(forge: Forge, digest: str, proj
     assert (other, now.endswith(f"<!-- policyctl {second} -->\n"), digest in now) == ("looks good", True, False)
 
 
-@pytest.mark.parametrize("form", ["text", "json", "html"])
-@pytest.mark.parametrize("command", ["comment", "drift"])
+@pytest.mark.parametrize(("form", "command"), crossed(["text", "json", "html"], ["comment", "drift"]))
 def test_only_a_page_of_markdown_is_shown(form: str, command: str, forge: Forge, digest: str, policyctl: Policyctl) -> None:
     """In another format a policy's name could mention people."""
     saved(policyctl, "--report", f"{form}=page.{form}")

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from policyctl.plan.drift import MOVED
 from policyctl.report import schema_text
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import checked_out, commit, git
 from tests.server.serving import loopback, serving_here
 from tests.sqlite_rows import LOCAL, drop, edit, live_documents, put, row
@@ -464,8 +465,7 @@ UNREAD: dict[str, bytes | None] = {
 }
 
 
-@pytest.mark.parametrize("where", ["here", "on a branch"])
-@pytest.mark.parametrize("case", UNREAD)
+@pytest.mark.parametrize(("case", "where"), crossed(UNREAD, ["here", "on a branch"]))
 def test_a_version_whose_content_is_not_known_may_have_been_it(
     case: str, where: str, applied: Project, policyctl: Policyctl
 ) -> None:
@@ -682,16 +682,12 @@ def moves(project: Project) -> None:
     commit(project.folder)
 
 
-@pytest.mark.parametrize(
-    ("happens", "refused"),
-    [(brings_what_is_live, True), (goes_back, False), (moves, False)],
-    ids=["brings", "goes back", "moves"],
-)
-@pytest.mark.parametrize("several", [(), ("--all",)])
+@pytest.mark.parametrize(("happens", "several"), crossed([brings_what_is_live, goes_back, moves], [(), ("--all",)]))
 def test_a_branch_does_not_show_for_itself_that_nothing_was_edited(
-    happens: Callable[[Project], None], refused: bool, several: tuple[str, ...], applied: Project, policyctl: Policyctl
+    happens: Callable[[Project], None], several: tuple[str, ...], applied: Project, policyctl: Policyctl
 ) -> None:
     """Whether what it removes was edited by hand is decided by what its base had; so is what its page has of an update."""
+    refused = happens is brings_what_is_live
     happens(applied)
     base = ("--base", "main", *several)
     describe(applied, "fifth")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import SURROUNDINGS, commit, git
 from tests.gone import GAPS, add_submodule, sparse
 from tests.problem_lines import shows
@@ -33,8 +34,7 @@ def applied(
     return project
 
 
-@pytest.mark.parametrize("remote", [None, "git:HEAD"])
-@pytest.mark.parametrize("case", GAPS)
+@pytest.mark.parametrize(("case", "remote"), crossed(GAPS, [None, "git:HEAD"]))
 def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, applied: Project, policyctl: Policyctl) -> None:
     leave_out, path, remedy = GAPS[case]
     leave_out(applied.folder)

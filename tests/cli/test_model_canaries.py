@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import zipfile
@@ -14,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.conftest import Policyctl, Ran
+from tests.examples import crossed
 from tests.remote.fake_server import Reply, Seen, standing_in
 
 CORE = "CANARYOFMODEL"
@@ -129,18 +129,7 @@ def write(folder: Path, url: str, model: str | None) -> None:
         (policies / "a.yaml").write_text(head.format("a") + model)
 
 
-def in_the_inner_loop(place: str, model: str, echo: bool) -> bool:
-    """Whether a combination shows what others do not: each place with one file, and one place with each file and remote."""
-    return place == "api_key" or (model == "other settings" and not echo)
-
-
-@pytest.mark.parametrize(
-    ("place", "model", "echo"),
-    [
-        pytest.param(*case, marks=() if in_the_inner_loop(*case) else pytest.mark.slow)
-        for case in itertools.product(PLACES, FILES, (False, True))
-    ],
-)
+@pytest.mark.parametrize(("place", "model", "echo"), crossed(PLACES, FILES, (False, True)))
 def test_no_secret_of_a_live_model_leaves_it(
     place: str, model: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,13 +152,7 @@ class Used(Platform):
     }
 
 
-@pytest.mark.parametrize(
-    ("place", "echo"),
-    [
-        pytest.param(*case, marks=pytest.mark.slow if case[1] and case[0] != "api_key" else ())
-        for case in itertools.product(PLACES, (False, True))
-    ],
-)
+@pytest.mark.parametrize(("place", "echo"), crossed(PLACES, (False, True)))
 def test_no_command_about_one_policy_or_model_shows_a_secret(
     place: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

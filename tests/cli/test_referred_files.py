@@ -12,6 +12,7 @@ import trustme
 
 from policyctl.cli.plan import FORMS, ONLY_SEVERAL
 from tests.conftest import Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import commit, git
 from tests.remote.fake_server import Reply, StandIn, certificates, standing_in
 
@@ -95,8 +96,7 @@ CHANGES: dict[str, Callable[[Project], None]] = {
 }
 
 
-@pytest.mark.parametrize("committed", [True, False])
-@pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.parametrize(("case", "committed"), crossed(CHANGES, [True, False]))
 def test_a_secret_that_the_branch_changes_is_sent_as_it_was_and_the_change_is_shown(
     case: str, committed: bool, branch: Project, remote: StandIn, policyctl: Policyctl
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from policyctl.cli.plan import FORMS, ONLY_SEVERAL
 from tests.conftest import Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import commit, git
 
 MODEL = 'spec_version: v1\nkind: model\nname: openai/m\nprovider_config: {custom_host: "HOST", api_key: "env:OPENAI_API_KEY"}\n'
@@ -43,8 +44,9 @@ def test_a_model_that_is_led_to_another_host_is_a_line_of_its_own(branch: Projec
     assert f"{TITLE}    {MOVED}\n" in shown(policyctl, "--all")
 
 
-@pytest.mark.parametrize("form", [one for one in FORMS if one not in ONLY_SEVERAL])
-@pytest.mark.parametrize("which", [("--env", "prod"), ("--all",)], ids=" ".join)
+@pytest.mark.parametrize(
+    ("form", "which"), crossed([one for one in FORMS if one not in ONLY_SEVERAL], [("--env", "prod"), ("--all",)])
+)
 def test_it_is_shown_in_every_format(form: str, which: tuple[str, ...], branch: Project, policyctl: Policyctl) -> None:
     branch.write("m.yaml", MODEL.replace("HOST", ELSEWHERE))
     page = shown(policyctl, *which, "--format", form)

@@ -11,6 +11,7 @@ from policyctl.errors import PolicyctlError
 from policyctl.load.git import is_ours
 from policyctl.load.git.repository import find_repository
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import SURROUNDINGS, commit, git
 from tests.problem_lines import shows
 
@@ -28,8 +29,10 @@ def secret(project: Project) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", EVERY)
-@pytest.mark.parametrize("name", ["policies/policyctl.yaml", "policyctl.yaml", "policies/b.yaml", "policies/b.test.yaml"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    crossed(["policies/policyctl.yaml", "policyctl.yaml", "policies/b.yaml", "policies/b.test.yaml"], EVERY),
+)
 def test_a_link_out_of_the_repository_is_never_read(
     name: str, command: list[str], secret: Path, project: Project, policyctl: Policyctl
 ) -> None:
@@ -41,22 +44,22 @@ def test_a_link_out_of_the_repository_is_never_read(
     assert SECRET not in ran.out + ran.err
 
 
-@pytest.mark.parametrize("command", EVERY)
-@pytest.mark.parametrize(
-    ("name", "target"),
-    [
-        ("policies/policyctl.yaml", "../.git/config"),
-        ("policyctl.yaml", ".git/config"),
-        ("policyctl.yaml", "held"),
-        ("policies/b.yaml", "a.txt"),
-        ("policies/b.test.yaml", "a.txt"),
-        ("policies/b.json", "a.txt"),
-    ],
-)
+LINKS = [
+    ("policies/policyctl.yaml", "../.git/config"),
+    ("policyctl.yaml", ".git/config"),
+    ("policyctl.yaml", "held"),
+    ("policies/b.yaml", "a.txt"),
+    ("policies/b.test.yaml", "a.txt"),
+    ("policies/b.json", "a.txt"),
+]
+
+
+@pytest.mark.parametrize(("link", "command"), crossed(LINKS, EVERY))
 def test_no_message_quotes_what_a_link_leads_to(
-    name: str, target: str, command: list[str], secret: Path, project: Project, policyctl: Policyctl
+    link: tuple[str, str], command: list[str], secret: Path, project: Project, policyctl: Policyctl
 ) -> None:
     """Also where it stays in the repository: git's own configuration may hold a token there."""
+    name, target = link
     (project.policies / "a.txt").write_text(f"name: {{{SECRET}: 1, 2: {SECRET}}}\nkind: {SECRET}\n", "utf-8")
     (project.folder / "held").write_text(f"default: {SECRET}\n{SECRET}: 1\n", "utf-8")
     git(project.folder, "config", f"http.{SECRET}.extraheader", SECRET)

@@ -21,6 +21,7 @@ from policyctl.cli.options import Options
 from policyctl.gateway.follow import begin
 from policyctl.gateway.metrics import Metrics
 from tests.conftest import Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import SURROUNDINGS, commit, git
 from tests.remote.fake_server import Reply, Seen, certificates, standing_in
 
@@ -66,8 +67,7 @@ def test_a_pull_replaces_all_files_in_one_step_and_keeps_those_of_before_until_t
     assert sorted(path.name for path in folder.iterdir()) == [(folder / "current").resolve().name, "current", "pulled"]
 
 
-@pytest.mark.parametrize("program", ["git", "sync", "mv", "ln"])
-@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize(("program", "is_first"), crossed(["git", "sync", "mv", "ln"], [True, False]))
 def test_a_pull_that_is_cut_off_leaves_a_whole_revision_and_the_next_one_goes_on(
     repository: Project, tmp_path: Path, program: str, *, is_first: bool
 ) -> None:
