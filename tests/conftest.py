@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 INNER_LOOP = "not slow"
+EACH = 3  # of cases that are marked as alike, each third is in it: not each second or fourth, since values often alternate
 # Where every test is slow. `-m "not slow"` does not even import these: some take longer to collect than most take to run.
 SLOW = (
     "browser",
@@ -102,9 +104,15 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    numbers = Counter[str]()
     for item in items:
         if _in(item.path, SLOW):
             item.add_marker("slow")
+        elif item.get_closest_marker("alike") and not item.get_closest_marker("slow"):
+            test = item.nodeid.partition("[")[0]
+            if numbers[test] % EACH:
+                item.add_marker("slow")
+            numbers[test] += 1
         if _is_random(item):
             item.add_marker("no_cover")
 

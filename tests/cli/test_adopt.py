@@ -137,6 +137,7 @@ ADOPTED: dict[str, Callable[[Project], None]] = {
 
 
 @pytest.mark.parametrize("case", ADOPTED)
+@pytest.mark.alike
 def test_after_the_patch_only_what_git_moved_is_left_to_apply(case: str, applied: Project, policyctl: Policyctl) -> None:
     ADOPTED[case](applied)
     before = live_documents()
@@ -286,6 +287,7 @@ ABOUT = ["plain words", "with: colon", "a # hash", "two\nlines", "x" * 90, "yes"
 
 
 @pytest.mark.parametrize("case", CONFIGS)
+@pytest.mark.alike
 def test_random_edits_of_variables_are_overrides_of_that_environment_alone(
     case: str, project: Project, policyctl: Policyctl
 ) -> None:

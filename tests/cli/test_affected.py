@@ -111,6 +111,7 @@ CHANGES: dict[str, tuple[Callable[[Project], object], list[str]]] = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.alike
 def test_an_environment_is_left_out_only_where_nothing_of_it_changes(
     case: str, repository: Project, policyctl: Policyctl
 ) -> None:

@@ -132,6 +132,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.alike
 def test_every_safety_setting_that_the_branch_changes_is_reported(case: str, project: Project, policyctl: Policyctl) -> None:
     before, after, said = CHANGES[case]
     config = project.policies / "policyctl.yaml"
@@ -315,6 +316,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
+@pytest.mark.alike
 def test_what_cannot_be_a_base_is_one_clear_line(case: str, branch: Project, policyctl: Policyctl) -> None:
     prepare, code, said = WRONG[case]
     ran = policyctl("plan", f"--base={prepare(branch.folder)}")

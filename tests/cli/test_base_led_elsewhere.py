@@ -96,6 +96,7 @@ LED: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("case", LED)
+@pytest.mark.alike
 def test_a_directory_that_the_branch_leads_elsewhere_has_no_base(
     case: str, command: list[str], reviewed: Project, policyctl: Policyctl
 ) -> None:

@@ -274,6 +274,7 @@ def test_a_plan_against_a_revision_approves_nothing(
         ([(6, "d" * 40, True), (5, COMMIT, True)], True),
     ],
 )
+@pytest.mark.alike
 def test_what_the_merge_approved_is_found(
     on_main: Policyctl, merges: list[tuple[int, str, bool]], found: bool, forge: Forge, digest: str, policyctl: Policyctl
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_change_shows_who_uses_it_in_every_format(tenant: Tenant) -> None:
         ("default", "the tenant's default model"),
     ],
 )
+@pytest.mark.alike
 def test_what_is_used_directly_is_removed_only_when_allowed_by_name(tenant: Tenant, name: str, who: str) -> None:
     tenant.remove(name, "free")
     for command in (["plan"], ["apply", "--yes"]):

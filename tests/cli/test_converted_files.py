@@ -208,6 +208,7 @@ EDITS: dict[str, Callable[[Project], object]] = {
 
 
 @pytest.mark.parametrize("case", EDITS)
+@pytest.mark.alike
 def test_edits_and_the_ends_of_lines_are_not_conversions(case: str, project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "protect: [prod-*]\n")
     project.write("a.yaml", POLICY)

@@ -125,6 +125,7 @@ CASES: dict[str, tuple[Callable[[Project], None], str | None, str | None]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.alike
 def test_who_moved(case: str, applied: Project, policyctl: Policyctl) -> None:
     happens, by_history, by_audit = CASES[case]
     happens(applied)
@@ -415,6 +416,7 @@ ONLY_GIT: dict[str, tuple[Callable[[Project, Policyctl], None], str, str]] = {
 
 
 @pytest.mark.parametrize("case", ONLY_GIT)
+@pytest.mark.alike
 def test_what_git_had_elsewhere_is_not_called_an_edit_of_the_remote(case: str, applied: Project, policyctl: Policyctl) -> None:
     """And as soon as it is edited by hand, it is."""
     happens, name, way = ONLY_GIT[case]
@@ -466,6 +468,7 @@ UNREAD: dict[str, bytes | None] = {
 
 
 @pytest.mark.parametrize(("case", "where"), crossed(UNREAD, ["here", "on a branch"]))
+@pytest.mark.alike
 def test_a_version_whose_content_is_not_known_may_have_been_it(
     case: str, where: str, applied: Project, policyctl: Policyctl
 ) -> None:
@@ -645,6 +648,7 @@ GONE: dict[str, Callable[[Project, Policyctl], None]] = {
 
 
 @pytest.mark.parametrize("case", GONE)
+@pytest.mark.alike
 def test_a_removal_is_refused_only_if_the_policy_was_edited_by_hand(case: str, applied: Project, policyctl: Policyctl) -> None:
     GONE[case](applied, policyctl)
     commit(applied.folder)

@@ -35,6 +35,7 @@ def applied(
 
 
 @pytest.mark.parametrize(("case", "remote"), crossed(GAPS, [None, "git:HEAD"]))
+@pytest.mark.alike
 def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, applied: Project, policyctl: Policyctl) -> None:
     leave_out, path, remedy = GAPS[case]
     leave_out(applied.folder)
@@ -52,6 +53,7 @@ def test_what_the_checkout_lacks_is_not_removed(case: str, remote: str | None, a
 
 
 @pytest.mark.parametrize("case", GAPS)
+@pytest.mark.alike
 def test_apply_refuses_it_and_writes_nothing(case: str, applied: Project, policyctl: Policyctl) -> None:
     GAPS[case][0](applied.folder)
     applied.write("core/new.yaml", POLICY.format("new"))
@@ -63,6 +65,7 @@ def test_apply_refuses_it_and_writes_nothing(case: str, applied: Project, policy
 
 
 @pytest.mark.parametrize("case", GAPS)
+@pytest.mark.alike
 def test_pull_writes_no_twin_of_what_the_checkout_lacks(case: str, applied: Project, policyctl: Policyctl) -> None:
     leave_out, path, remedy = GAPS[case]
     leave_out(applied.folder)
@@ -75,6 +78,7 @@ def test_pull_writes_no_twin_of_what_the_checkout_lacks(case: str, applied: Proj
 
 
 @pytest.mark.parametrize("case", GAPS)
+@pytest.mark.alike
 def test_the_command_that_is_named_mends_it(case: str, applied: Project, policyctl: Policyctl) -> None:
     leave_out, _, remedy = GAPS[case]
     leave_out(applied.folder)
@@ -208,6 +212,7 @@ ADDED = ("--name", "beta", "--strategy", "single", "--model", "virtual-model/x/a
 
 
 @pytest.mark.parametrize("case", ELSEWHERE)
+@pytest.mark.alike
 def test_a_removal_shows_where_the_policy_is_all_the_same(case: str, applied: Project, policyctl: Policyctl) -> None:
     files, place = ELSEWHERE[case]
     for name, text in files.items():

@@ -151,6 +151,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("case", COMMANDS)
+@pytest.mark.alike
 def test_nothing_of_a_hostile_checkout_runs_and_nothing_is_read_from_it(
     case: str, hostile: Checkout, policyctl: Policyctl
 ) -> None:

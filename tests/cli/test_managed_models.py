@@ -69,6 +69,7 @@ SELECTIONS: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", SELECTIONS)
+@pytest.mark.alike
 def test_a_selection_takes_models_by_name_and_never_a_policy_without_its_new_model(
     case: str, managed: Project, policyctl: Policyctl
 ) -> None:
@@ -104,6 +105,7 @@ REMOVALS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", REMOVALS)
+@pytest.mark.alike
 def test_a_model_is_removed_by_the_rules_for_policies(case: str, managed: Project, policyctl: Policyctl) -> None:
     setting, gone, args, expected = REMOVALS[case]
     config = (managed.policies / "policyctl.yaml").read_text("utf-8")
@@ -164,6 +166,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 
 @pytest.mark.parametrize("case", EDITS)
+@pytest.mark.alike
 def test_an_edited_saved_plan_is_refused(case: str, managed: Project, policyctl: Policyctl) -> None:
     edit, expected = EDITS[case]
     write_model(managed, "a", config={"temperature": 0.5})

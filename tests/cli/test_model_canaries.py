@@ -130,6 +130,7 @@ def write(folder: Path, url: str, model: str | None) -> None:
 
 
 @pytest.mark.parametrize(("place", "model", "echo"), crossed(PLACES, FILES, (False, True)))
+@pytest.mark.alike
 def test_no_secret_of_a_live_model_leaves_it(
     place: str, model: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +154,7 @@ class Used(Platform):
 
 
 @pytest.mark.parametrize(("place", "echo"), crossed(PLACES, (False, True)))
+@pytest.mark.alike
 def test_no_command_about_one_policy_or_model_shows_a_secret(
     place: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -164,6 +164,7 @@ REPORTS: dict[str, tuple[Reply, str]] = {
 
 
 @pytest.mark.parametrize("case", REPORTS)
+@pytest.mark.alike
 def test_written_models_are_tested_on_request_and_the_report_changes_no_exit_code(
     case: str, project: Project, policyctl: Policyctl
 ) -> None:

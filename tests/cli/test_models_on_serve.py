@@ -77,6 +77,7 @@ def applied(writer: OrchestrateRemote, desired: list[Desired]) -> set[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.alike
 def test_a_name_survives_every_part_of_a_request(name: str, served: ServedHere, project: Project, policyctl: Policyctl) -> None:
     config = {"manage": ["policies", "models"], "environments": {"dev": {"remote": served.url}}, "scope": ["*"]}
     project.write("policyctl.yaml", json.dumps({**config, "limits": {"max_change_percent": 100}}))

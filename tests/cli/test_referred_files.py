@@ -97,6 +97,7 @@ CHANGES: dict[str, Callable[[Project], None]] = {
 
 
 @pytest.mark.parametrize(("case", "committed"), crossed(CHANGES, [True, False]))
+@pytest.mark.alike
 def test_a_secret_that_the_branch_changes_is_sent_as_it_was_and_the_change_is_shown(
     case: str, committed: bool, branch: Project, remote: StandIn, policyctl: Policyctl
 ) -> None:
@@ -111,6 +112,7 @@ def test_a_secret_that_the_branch_changes_is_sent_as_it_was_and_the_change_is_sh
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in ONLY_SEVERAL])
+@pytest.mark.alike
 def test_the_change_is_shown_in_every_format_and_never_the_content(form: str, branch: Project, policyctl: Policyctl) -> None:
     _changed(branch)
     commit(branch.folder)

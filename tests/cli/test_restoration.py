@@ -132,6 +132,7 @@ LED: dict[str, tuple[dict[str, str], str, bool]] = {  # what is live, what the b
 
 
 @pytest.mark.parametrize("case", LED)
+@pytest.mark.alike
 def test_a_restoration_brings_back_all_that_a_policy_leads_to(case: str, project: Project, policyctl: Policyctl) -> None:
     live, lab, restored = LED[case]
     led_through_lab(project, policyctl, live, {"front": LAB, "lab": OPENAI})

@@ -407,6 +407,7 @@ EDITS: dict[str, Callable[[Project], object]] = {
 
 
 @pytest.mark.parametrize("case", EDITS)
+@pytest.mark.alike
 def test_files_that_were_edited_since_a_run_began_do_not_go_on_with_it(case: str, fleet: Project, policyctl: Policyctl) -> None:
     """Committed or not: else some environments would get the files of then, and the others those of now."""
     fleet.write("kept.yaml", POLICY.replace("anygem", "kept"))
@@ -752,6 +753,7 @@ def test_an_effect_that_is_the_same_in_several_environments_is_shown_once(fleet:
 @pytest.mark.parametrize(
     "question", [[], ["--down", "google/gemini-2.5-pro=503"], ["--uses", "gemini-2.5-pro"], ["--against", "git:HEAD"]]
 )
+@pytest.mark.alike
 def test_the_effects_of_several_environments_are_those_of_each(
     question: list[str], fleet: Project, policyctl: Policyctl
 ) -> None:

@@ -47,6 +47,7 @@ def test_a_model_that_is_led_to_another_host_is_a_line_of_its_own(branch: Projec
 @pytest.mark.parametrize(
     ("form", "which"), crossed([one for one in FORMS if one not in ONLY_SEVERAL], [("--env", "prod"), ("--all",)])
 )
+@pytest.mark.alike
 def test_it_is_shown_in_every_format(form: str, which: tuple[str, ...], branch: Project, policyctl: Policyctl) -> None:
     branch.write("m.yaml", MODEL.replace("HOST", ELSEWHERE))
     page = shown(policyctl, *which, "--format", form)
@@ -64,6 +65,7 @@ def test_it_is_shown_in_every_format(form: str, which: tuple[str, ...], branch: 
         (MODEL.replace("custom_host", "customHost").replace("HOST", ELSEWHERE), f"custom_host: {HOST} → {ELSEWHERE}"),
     ],
 )
+@pytest.mark.alike
 def test_so_is_its_key_and_its_connection(written: str, row: str, branch: Project, policyctl: Policyctl) -> None:
     branch.write("m.yaml", written.replace("HOST", HOST))
     assert f"    models.openai/m.{row}\n" in shown(policyctl, "--env", "prod")

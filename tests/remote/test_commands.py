@@ -67,6 +67,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedHere]:
     ],
     ids=lambda auth: " ".join(auth.values()),
 )
+@pytest.mark.alike
 def test_apply_then_plan_is_empty_through_every_login_of_our_own_server(
     auth: dict[str, str],
     directory: Path,

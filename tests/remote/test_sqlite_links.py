@@ -113,6 +113,7 @@ def contents(*folders: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("case", LED)
+@pytest.mark.alike
 def test_a_link_in_the_repository_leads_to_no_database(
     case: str, outside: Path, project: Project, policyctl: Policyctl
 ) -> None:

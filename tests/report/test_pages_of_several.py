@@ -118,6 +118,7 @@ def test_a_suspended_environment_is_not_counted_as_one_without_changes() -> None
 
 
 @pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.alike
 def test_no_text_of_a_policy_acts_on_either_page(trap: str) -> None:
     fleet = fleet_of({"dev": hostile(trap), "prod": split(0.1)})
     broken = EnvironmentResult("x", "failed", 1, trap, f"sqlite:///{trap}")
@@ -132,6 +133,7 @@ def test_no_text_of_a_policy_acts_on_either_page(trap: str) -> None:
 
 
 @pytest.mark.parametrize("room", [LEAST_BYTES, 12_000, 20_000, COMMENT_BYTES, 300_000])
+@pytest.mark.alike
 def test_a_page_that_is_cut_fits_and_approves_nothing(room: int) -> None:
     """What a merge approves is on the page: each change with what it writes, and the name of each environment."""
     reviews = {f"tenant-{number:03}": split(round(0.01 + number / 200, 4)) for number in range(60)}

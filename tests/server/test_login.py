@@ -82,6 +82,7 @@ def log_in(client: httpx.Client, case: str, key: str) -> httpx.Response:
 
 
 @pytest.mark.parametrize("case", LOGINS)
+@pytest.mark.alike
 def test_a_whole_login(guarded: Inside, clock: Clock, case: str) -> None:
     """The secret gives a JWT with iat and exp, which lets in until it ends, and not a second longer."""
     answer = log_in(guarded.client, case, GOOD)
@@ -179,6 +180,7 @@ def test_servers_with_one_secret_accept_each_others_tokens(guarded: Inside, cloc
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET}, {"Authorization": f"Basic {SECRET}"}]
 )
+@pytest.mark.alike
 def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, headers: dict[str, str]) -> None:
     """Whatever the operations are, at every place that they are served at."""
     public = {*(place.path for place in HEALTH), *(place.path for place in openapi.LOGINS)} - {"/api/v1/tenants"}

@@ -61,6 +61,7 @@ def test_a_login_reaches_the_policies(guarded: Served, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", FLOWS)
+@pytest.mark.alike
 def test_a_wrong_secret_is_one_clear_line_without_it(guarded: Served, case: str) -> None:
     url, access = reach(guarded, case, "bad")
     with open_reader(url, access) as reader, pytest.raises(RemoteError) as caught:
