@@ -41,6 +41,7 @@ SLOW = (
     "cli/test_kill.py",
     "cli/test_progress.py",
     "cli/test_several_in_one_comment.py",
+    "cli/test_used_approvals.py",
     "cli/test_what_was_merged.py",
     "gateway/test_clients.py",
     "remote/test_postgres.py",
