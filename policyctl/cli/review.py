@@ -16,7 +16,6 @@ from policyctl.lint.settings import idle_anywhere
 from policyctl.load.git import repository_top
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
-from policyctl.plan.approval import Terms
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
@@ -184,6 +183,7 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     The plan gets the branch's own configuration, so that its digest is that of the same plan after the merge.
     """
     from policyctl.load.referred import access_now  # with git behind it
+    from policyctl.plan.approval import Terms
 
     merged = session.config.environment(session.environment.name)
     held = session.environment.settings.guard_exceptions

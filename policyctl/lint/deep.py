@@ -66,8 +66,11 @@ def _with_408(node: Any, path: FieldPath) -> Any:
 
 
 def _calls(tree: Tree) -> Iterator[Finding]:
+    attempts = sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves)
+    if 2 * attempts <= MAX_CALLS:  # an attempt takes two calls at most
+        return
     routes = Routes(tree)
-    if sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves) * routes.attempt_calls <= MAX_CALLS:
+    if attempts * routes.attempt_calls <= MAX_CALLS:
         return
     bound = max_calls(routes)
     if bound.value > MAX_CALLS:

@@ -78,6 +78,8 @@ class History:
 
     def has(self, commit: str) -> bool:
         """Whether a commit is in the history of that one."""
+        if commit == self.commit:
+            return True
         return self._revision.repository.run("merge-base", "--is-ancestor", commit, self.commit).returncode == 0
 
     @cached_property

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, PlainValidator, Tag, ValidationError, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from policyctl.effect.gateway import Answer, with_remainder
-from policyctl.effect.simulate import Given, streamed
 from policyctl.errors import Mark, Problem
 from policyctl.load.documents import render_document
 from policyctl.load.kinds import TEST_KIND, RawDocument, has_template, is_test_file
@@ -21,6 +20,9 @@ from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.names import canonical_name
 from policyctl.policy.schema import FileModel, Text
 from policyctl.policy.validation_errors import findings_of
+
+if TYPE_CHECKING:
+    from policyctl.effect.simulate import Given
 
 # Tags of the unions, unlike any key of the format.
 _ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
@@ -112,7 +114,7 @@ class ExpectFile(FileModel):
     ] = None
 
 
-def _check_given(given: dict[str, Given]) -> dict[str, Given]:
+def _check_given(given: "dict[str, Given]") -> "dict[str, Given]":
     if {tuple, dict} <= {type(answers) for answers in given.values()}:
         message = "has answers in order beside chances, which cannot be combined; write two tests"
         raise PydanticCustomError("scenario", message)
@@ -157,9 +159,14 @@ class SuiteFile(FileModel):
 def scenario_of(file: ScenarioFile) -> Scenario:
     """The test in a file's entry."""
     expect = file.expect
+    answers: Mapping[str, Given] = file.given
+    if file.streamed:
+        from policyctl.effect.simulate import streamed  # few tests are
+
+        answers = {pattern: streamed(given) for pattern, given in answers.items()}
     return Scenario(
         file.name,
-        {pattern: streamed(given) for pattern, given in file.given.items()} if file.streamed else file.given,
+        answers,
         Expect(expect.status, expect.served, expect.served_by, expect.never or (), expect.max_calls, expect.max_wait_seconds),
     )
 

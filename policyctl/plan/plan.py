@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from policyctl.errors import Refused
-from policyctl.plan.approval import print_of
 from policyctl.plan.change import ACTIONS, Action, Change, Desired, add, equal, remove, update
 from policyctl.plan.references import ordered
 from policyctl.plan.settings import Override, Settings
@@ -94,6 +93,8 @@ class Plan(NamedTuple):
         So the changes of several plans can be added up where only their hashes are kept. 160 bits: to find two changes with one
         of them is out of reach, even for one author who makes both.
         """
+        from policyctl.plan.approval import print_of  # most plans are shown, and nothing is approved
+
         where = [self.environment, self.remote]
         return tuple(
             print_of([self.environment, c.name], [where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes
