@@ -124,6 +124,7 @@ ACTIONS: dict[str, tuple[list[dict[str, Any]], list[dict[str, Any]]]] = {  # wha
     ids=["add", "add where names may repeat", "update", "remove"],
 )
 @pytest.mark.parametrize("day", DAYS, ids=lambda day: day.what)
+@pytest.mark.alike
 def test_after_a_bad_day_nothing_is_twice_or_lost_and_the_report_is_true(
     day: Day, action: str, often: str, unique: bool
 ) -> None:
