@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from policyctl.cli.console import CollectingConsole, Console
 from policyctl.cli.environments import Pace, choose
 from policyctl.cli.options import Options
-from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
+from policyctl.cli.review import as_merged, changed_settings, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError
@@ -180,7 +180,7 @@ class Fleet:
         self._reviews.clear()
         ordered = [results[name] for name in self.names if name in results]
         found = tuple(replace(one, review=kept.get((one.name, one.alike))) for one in ordered)
-        settings = () if self.held is None else self.held.settings(self.config, "")
+        settings = () if self.held is None else changed_settings(self.held, self.options.dir, self.config)
         return FleetResult(
             command,
             found,

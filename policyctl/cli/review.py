@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policyctl.cli.github_actions import is_ci
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from policyctl.effect.context import DeclaredModels
     from policyctl.load.base_config import BaseConfig
     from policyctl.load.directory import Loaded
+    from policyctl.load.environment import Config
     from policyctl.load.past import PastDirectory
+    from policyctl.plan.diff import FieldChange
     from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.drift import Spell
     from policyctl.remote.protocol import Reader
@@ -192,11 +195,17 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     plan = review.plan._replace(config=merged.digest, settings=merged.decides)
     now = access_now(session.options.dir, session.config)(merged)
     terms = Terms(base.access(session.environment), now, merged.rules)
-    base.note(session.environment.name, review.declared)
-    changed = base.settings(session.config, session.environment.name) if settings else ()
+    changed = changed_settings(base, session.options.dir, session.config, session.environment.name) if settings else ()
     return review._replace(
         plan=plan, branch=review.branch._replace(settings=changed, terms=terms), notes=(*review.notes, *notes)
     )
+
+
+def changed_settings(base: BaseConfig, directory: Path, now: Config, environment: str = "") -> tuple[FieldChange, ...]:
+    """What the branch changes in the settings, those of an environment first, and where its models lead in any of them."""
+    from policyctl.remote.git import moved_addresses  # with git behind it
+
+    return (*base.settings(now, environment), *moved_addresses(directory, now, base))
 
 
 class Before:

@@ -17,15 +17,13 @@ _SAME = {"chat_vision": "chat"}  # takes the same requests
 class DeclaredModels(NamedTuple):
     """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known.
 
-    `addresses` have no effect on what is computed: they are where the gateway sends the requests to each model, and with which
-    key, as texts by name and setting. `before` is what was declared when the policies were what they are live, where that is
+    `before` is what was declared when the policies were what they are live, where that is
     known.
     """
 
     timeouts: Mapping[str, float] = {}
     types: Mapping[str, str] = {}
     before: DeclaredModels | None = None
-    addresses: Mapping[tuple[str, str], str] = {}
 
     @property
     def then(self) -> DeclaredModels:
@@ -45,8 +43,7 @@ class DeclaredModels(NamedTuple):
     def __or__(self, other: DeclaredModels) -> DeclaredModels:
         """Both; where the other one declares something, it wins."""
         before = None if self.before is None else self.before | other
-        addresses = {**self.addresses, **other.addresses}
-        return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before, addresses)
+        return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before)
 
 
 NOTHING = DeclaredModels()

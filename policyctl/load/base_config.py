@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from policyctl.effect.context import DeclaredModels
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
@@ -44,12 +43,6 @@ class BaseConfig:
     then: Revision
     held: Held
     left: BaseConfig | None = None
-    _addresses: dict[str, DeclaredModels] = field(default_factory=dict, compare=False, repr=False)
-
-    def note(self, environment: str, declared: DeclaredModels) -> None:
-        """Keep what the files of an environment declare about models, now and before. `settings` shows what changes in where
-        the gateway sends requests."""
-        self._addresses[environment] = declared
 
     def choose(self, name: str | None, now: Config) -> Environment:
         """The branch's environment of that name. Without a name: the base's default if the branch has it, else its own."""
@@ -78,7 +71,7 @@ class BaseConfig:
         """What the branch changes in the settings, by path in policyctl.yaml, and which files that they refer to it changes.
 
         First what applies to this environment, beginning with where credentials go; then the other environments, one by one.
-        What a template changes in several environments is one line. Last come the models of the environments that were noted.
+        What a template changes in several environments is one line.
         """
 
         left = self.left or self
@@ -88,30 +81,7 @@ class BaseConfig:
             FieldChange(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))
         ]
         fields += changed_since(left.then, left.config, left.held, now)
-        own = _once_a_template(sorted(fields, key=partial(_rank, environment)), left.config, now)
-        return (*own, *_moved_addresses({name: self._addresses[name] for name in now.environments if name in self._addresses}))
-
-
-_UNKNOWN = FieldChange("models", None, "where the gateway sends requests may change: the files of the base cannot be read")
-_NAMED = 3  # environments in a row
-
-
-def _moved_addresses(noted: Mapping[str, DeclaredModels]) -> Iterator[FieldChange]:
-    """What changes in where the gateway sends requests to models. What is the same in several environments is one row, which
-    names them unless it is for all."""
-    found: dict[FieldChange, list[str]] = {}
-    for environment, declared in noted.items():
-        now, then = declared.addresses, declared.before
-        if then is None:
-            rows = [_UNKNOWN] if now else []
-        else:
-            both = [(*key, then.addresses.get(key), now.get(key)) for key in sorted(now.keys() | then.addresses.keys())]
-            rows = [FieldChange(f"models.{model}.{key}", was, becomes) for model, key, was, becomes in both if was != becomes]
-        for row in rows:
-            found.setdefault(row, []).append(environment)
-    for row, names in found.items():
-        more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-        yield row if len(names) == len(noted) else row._replace(path=f"{row.path} in {', '.join(names[:_NAMED])}{more}")
+        return tuple(_once_a_template(sorted(fields, key=partial(_rank, environment)), left.config, now))
 
 
 def _addressed(config: Config) -> Iterator[tuple[str, Any]]:

@@ -140,7 +140,7 @@ class Files:
             Counter(everything.skipped),
             self.mark_of,
             tuple(everything.models),
-            DeclaredModels(everything.timeouts, everything.types, addresses=everything.addresses),
+            DeclaredModels(everything.timeouts, everything.types),
             everything.references,
             parsed,
             tuple(redact_linked(test_problems)),

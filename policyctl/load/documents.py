@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,8 +60,8 @@ class FileResult:
     `models` are the virtual models that are declared, and `virtual_models` those that are to be reconciled. `consumers` are
     what uses policies or models among the skipped documents.
     `references` are the policies that a policy's targets may mean, by its name, where there are any. `timeouts` (seconds) and
-    `types` are those of the virtual models, by canonical name, `addresses` as in `DeclaredModels`. `tests` is whether a
-    document of scenario tests is among the others. An `unreadable` file could not be parsed: there is nothing but its problems.
+    `types` are those of the virtual models, by canonical name. `tests` is whether a document of scenario tests is among the
+    others. An `unreadable` file could not be parsed: there is nothing but its problems.
     """
 
     def __init__(self, problems: Iterable[Problem] = (), *, unreadable: bool = False) -> None:
@@ -71,7 +71,6 @@ class FileResult:
         self.virtual_models: list[VirtualModel] = []
         self.timeouts: dict[str, float] = {}
         self.types: dict[str, str] = {}
-        self.addresses: dict[tuple[str, str], str] = {}
         self.problems = list(problems)
         self.skipped: Counter[str] = Counter()
         self.consumers: list[ConsumerDocument] = []
@@ -83,13 +82,6 @@ class FileResult:
         if names := references(policy.document):
             self.references[policy.name] = names
 
-    def add_addresses(self, addresses: Mapping[tuple[str, str], str]) -> None:
-        """Add those of a model; where a model is declared twice, both are kept."""
-        for key, text in addresses.items():
-            known = self.addresses.setdefault(key, text)
-            if text != known:
-                self.addresses[key] = f"{known}, {text}"
-
     def add(self, other: FileResult) -> None:
         self.policies += other.policies
         self.problems += other.problems
@@ -100,7 +92,6 @@ class FileResult:
             self.virtual_models += other.virtual_models
             self.timeouts |= other.timeouts
             self.types |= other.types
-            self.add_addresses(other.addresses)
         if other.skipped:
             self.skipped += other.skipped
             self.consumers += other.consumers
@@ -135,7 +126,7 @@ def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool 
                 if data is not None:
                     contents.add_policy(policy_from_file(data, source.file, index))
             case Kind.MODEL:
-                found = _read_model(source, index, document.data, templates, contents)
+                found = _read_model(source, index, document.data, contents)
                 if models and not found:
                     found = _read_virtual_model(source, index, document, templates, contents)
             case complaint:
@@ -147,9 +138,7 @@ def read_contents(source: Source, variables: Mapping[str, Any], *, models: bool 
     return contents
 
 
-def _read_model(
-    source: Source, index: int, data: dict[str, Any], variables: Mapping[str, Any] | None, contents: FileResult
-) -> list[Finding]:
+def _read_model(source: Source, index: int, data: dict[str, Any], contents: FileResult) -> list[Finding]:
     name = data.get("name")
     if not isinstance(name, str) or not name:
         return [Finding((), "P102", "missing key name (add it: a virtual model declares a name)", "key")]
@@ -161,15 +150,18 @@ def _read_model(
     model_type = data.get("model_type")
     if model_type is None or (isinstance(model_type, str) and not is_template(model_type)):
         contents.types[canonical_model(name)] = model_type or USUAL_TYPE
-    contents.add_addresses(_addresses(data, variables))
     return []
 
 
-def _addresses(data: dict[str, Any], variables: Mapping[str, Any] | None) -> dict[tuple[str, str], str]:
-    """Where the gateway sends requests to a model, by the model's short name and the setting."""
-    if variables is not None and has_template(data):
-        data, _ = render_document(data, variables)
-    return {(short_model(str(data["name"])), key): text for key, text in addresses_in(data).items()}
+def model_addresses(source: Source, variables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The virtual models that a file declares, by short name, each with where the gateway sends requests to it and with which
+    key; see `addresses_in`."""
+    for document in source.documents:
+        data = document.data
+        if kind_of(data) is Kind.MODEL and isinstance(data.get("name"), str):
+            if is_template(source.text) and has_template(data):
+                data, _ = render_document(data, variables)
+            yield short_model(str(data["name"])), addresses_in(data)
 
 
 def _read_virtual_model(
@@ -262,9 +254,7 @@ def read_leniently(source: Source, environment: Environment) -> LenientPolicies:
     if not policies:
         none = Problem(Mark(source.file), "P016", "contains no policy; name a file that does")
         raise InvalidInput(problems or [none])
-    return LenientPolicies(
-        policies, errors_in(problems), DeclaredModels(contents.timeouts, contents.types, addresses=contents.addresses)
-    )
+    return LenientPolicies(policies, errors_in(problems), DeclaredModels(contents.timeouts, contents.types))
 
 
 def _lenient(source: Source, index: int, data: dict[str, Any], environment: Environment) -> Policy:

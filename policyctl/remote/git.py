@@ -9,29 +9,34 @@ that use policies or models.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
-from policyctl.load.base_config import config_at
+from policyctl.load.base_config import BaseConfig, config_at
 from policyctl.load.directory import Files
 from policyctl.load.discovery import find_files
+from policyctl.load.documents import model_addresses
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.revision import Revision
+from policyctl.load.kinds import is_templated, is_test_file
 from policyctl.load.past import files_at
 from policyctl.load.referred import access_at, access_now
 from policyctl.load.urls import GIT, is_postgres
 from policyctl.plan.change import Desired
+from policyctl.plan.diff import FieldChange
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import canonical_text
 from policyctl.policy.live import UnreadableRow, row_name
 from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
 from policyctl.remote.protocol import Closing
+
+_POINTER = "P019"  # of a file in Git LFS
 
 
 class GitReader(Closing):
@@ -103,7 +108,7 @@ class GitReader(Closing):
 
     def _refuse_pointers(self, problems: Sequence[Problem]) -> None:
         """Raise PolicyctlError for a file in Git LFS: its content at the revision is unknown, so all of it would look new."""
-        if pointer := next((problem for problem in problems if problem.code == "P019"), None):
+        if pointer := next((problem for problem in problems if problem.code == _POINTER), None):
             raise PolicyctlError(
                 f"{pointer.mark.file} is kept in Git LFS, so {self.identity} cannot be compared with; plan against the remote, "
                 "or keep policies in git itself"
@@ -133,8 +138,7 @@ def affected_since(directory: Path, now: Config, names: Sequence[str], revision:
     before = before if before.path is None else before._replace(path=then.top / before.path)
     if _place(before) != _place(now) or before.lint != now.lint:  # paths in settings start from the file's folder
         return tuple(names)
-    found = [file for file in find_files(directory, may_be_empty=True).files if not now.is_inventory(file)]
-    own = _Contents(Files(found, root=directory, several=True))
+    own = _Contents(_files_now(directory, now))
     old = _Contents(files_at(then, is_inventory=before.is_inventory, several=True, tests=True))
     reached = _SameAccess(directory, now, then, before)
 
@@ -146,6 +150,11 @@ def affected_since(directory: Path, now: Config, names: Sequence[str], revision:
         return content is None or bool(content != old.of(other))
 
     return tuple(name for name in names if differs(name))
+
+
+def _files_now(directory: Path, now: Config) -> Files:
+    found = [file for file in find_files(directory, may_be_empty=True).files if not now.is_inventory(file)]
+    return Files(found, root=directory, several=True)
 
 
 def _place(config: Config) -> Path | None:
@@ -181,6 +190,7 @@ class _Contents:
         self._files = files
         self._known: dict[str, Any] = {}
         self._hashes: dict[str, str] = {}
+        self._addresses = _Addresses(files)
 
     def of(self, environment: Environment) -> Any:
         """All that a plan or a test sees of the files, as one comparable value; None where they have errors."""
@@ -196,7 +206,7 @@ class _Contents:
             sorted((one.name, canonical_text(one.document)) for one in loaded.desired),
             sorted(loaded.models),
             canonical_text([dict(loaded.declared.timeouts), dict(loaded.declared.types)]),
-            sorted(loaded.declared.addresses.items()),
+            sorted((model, sorted(settings)) for model, settings in self._addresses.of(environment).items()),
             sorted(repr(one.consumer) for one in loaded.consumers),
             sorted((self._files.relative(file), self._hash(file)) for file in loaded.tested),
             sorted(problem.message for problem in loaded.problems),
@@ -206,3 +216,98 @@ class _Contents:
         if file not in self._hashes:
             self._hashes[file] = sha256(self._files.contents[file]).hexdigest()
         return self._hashes[file]
+
+
+_Models = Mapping[str, frozenset[tuple[str, str]]]  # by a model's short name its settings, with where they lead
+_UNREAD = FieldChange("models", None, "where the gateway sends requests may change: the files of the base cannot be read")
+_NAMED = 3  # environments in a row
+
+
+class _Addresses:
+    """Where the gateway sends the requests to each model that files declare, and with which key, by environment."""
+
+    def __init__(self, files: Files) -> None:
+        self.files = files
+        self.unread = False  # whether the content of a file is not known
+        self._known: dict[tuple[str, str], list[tuple[str, dict[str, str]]]] = {}
+
+    def of(self, environment: Environment) -> _Models:
+        """What leads each model. Where one is declared twice, both are kept."""
+        found: defaultdict[str, frozenset[tuple[str, str]]] = defaultdict(frozenset)
+        variables = canonical_text(environment.vars)
+        for file, content in self.files.contents.items():
+            if not is_test_file(file) and self.files.includes(file, environment):
+                key = file, variables if is_templated(content) else ""
+                if key not in self._known:
+                    self._known[key] = self._read(file, environment)
+                for model, settings in self._known[key]:
+                    if settings:
+                        found[model] = found[model].union(settings.items())
+        return found
+
+    def _read(self, file: str, environment: Environment) -> list[tuple[str, dict[str, str]]]:
+        try:
+            return list(model_addresses(self.files.source(file), environment.vars))
+        except InvalidInput as error:  # nothing runs with what cannot be parsed
+            self.unread = self.unread or any(problem.code == _POINTER for problem in error.problems)
+            return []
+
+
+def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[FieldChange, ...]:
+    """What a branch changes in where the gateway sends the requests to models, and with which key. A gateway may run as any
+    environment, so all count. What is the same in several is one row, which names them unless it is for all.
+
+    In a new environment that is no change of a model which an environment of the base has the same way. That files of the base
+    cannot be read is a row too.
+    """
+    left = base.left or base
+    before = left.config.environments
+    own = _Addresses(_files_now(directory, now))
+    try:
+        old = _Addresses(files_at(left.then, is_inventory=left.config.is_inventory, several=True))
+    except PolicyctlError:
+        return (_UNREAD,)
+    if all(name in before and before[name].include == one.include for name, one in now.environments.items()):
+        _leave_out_equal(own.files, old.files)
+    known = cache(lambda: {item for one in before.values() for item in old.of(one).items()})
+    found: dict[FieldChange, list[str]] = {}
+    for name, environment in now.environments.items():
+        after = own.of(environment)
+        if name in before:
+            then = old.of(before[name])
+        else:
+            then = {model: settings for model, settings in after.items() if (model, settings) in known()}
+        for row in _moved(then, after):
+            found.setdefault(row, []).append(name)
+    if old.unread:
+        found[_UNREAD] = [*now.environments]
+    return tuple(_naming(row, names, len(now.environments)) for row, names in found.items())
+
+
+def _leave_out_equal(own: Files, old: Files) -> None:
+    """Leave out the files without templates that both have: they lead to the same place in every environment."""
+    then = {old.relative(file): content for file, content in old.contents.items()}
+    now = {own.relative(file): content for file, content in own.contents.items()}
+    equal = {path for path, content in now.items() if then.get(path) == content and not is_templated(content)}
+    for files in (own, old):
+        files.contents = {file: content for file, content in files.contents.items() if files.relative(file) not in equal}
+
+
+def _moved(then: _Models, now: _Models) -> Iterator[FieldChange]:
+    for model in sorted(then.keys() | now.keys()):
+        was, becomes = (_texts(models.get(model, frozenset())) for models in (then, now))
+        for key in sorted(was.keys() | becomes.keys()):
+            if was.get(key) != becomes.get(key):
+                yield FieldChange(f"models.{model}.{key}", was.get(key), becomes.get(key))
+
+
+def _texts(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, text in sorted(settings):
+        found[key] = f"{found[key]}, {text}" if key in found else text
+    return found
+
+
+def _naming(row: FieldChange, names: Sequence[str], every: int) -> FieldChange:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return row if len(names) == every else row._replace(path=f"{row.path} in {', '.join(names[:_NAMED])}{more}")

@@ -91,9 +91,60 @@ def test_a_variable_that_leads_it_elsewhere_counts_and_its_environment_is_named(
     git(branch.folder, "branch", "-f", "main")
     config = (branch.policies / "policyctl.yaml").read_text("utf-8")
     branch.write("policyctl.yaml", config.replace("host: 'prod'", "host: 'evil'"))
-    row = "models.openai/m.custom_host{}: https://prod.example/v1 → https://evil.example/v1"
-    assert row.format("") in shown(policyctl, "--env", "prod")
-    assert row.format(" in prod") in shown(policyctl, "--all")
+    row = "models.openai/m.custom_host in prod: https://prod.example/v1 → https://evil.example/v1"
+    assert row in shown(policyctl, "--env", "prod")
+    assert row in shown(policyctl, "--all")
+
+
+ENVIRONMENTS = """\
+environments:
+  prod: {vars: {host: prod}}
+  gw: {vars: {host: gw}, include: [m.yaml, chat.yaml]}
+"""
+KEY = "env:OPENAI_API_KEY"
+LED_ELSEWHERE: dict[str, tuple[str, list[str]]] = {
+    "a variable": (
+        ENVIRONMENTS.replace("host: gw", "host: evil"),
+        ["custom_host in gw: https://gw.example/v1 → https://evil.example/v1"],
+    ),
+    "a file more": (
+        ENVIRONMENTS.replace("[m.yaml, ", "[m.yaml, more.yaml, "),
+        ['custom_host in gw: https://gw.example/v1 → "https://gw.example/v1, https://more.example/v1"'],
+    ),
+    "a file less": (
+        ENVIRONMENTS.replace("[m.yaml, ", "["),
+        [f"api_key in gw: {KEY} → absent", "custom_host in gw: https://gw.example/v1 → absent"],
+    ),
+    "another name": (
+        ENVIRONMENTS.replace("gw: {vars: {host: gw}", "new: {vars: {host: evil}"),
+        [f"api_key in new: absent → {KEY}", "custom_host in new: absent → https://evil.example/v1"],
+    ),
+    "a new one": (
+        f"{ENVIRONMENTS}  new: {{vars: {{host: evil}}, include: [m.yaml, chat.yaml]}}\n",
+        [f"api_key in new: absent → {KEY}", "custom_host in new: absent → https://evil.example/v1"],
+    ),
+    "a new one that leads where another one does": (
+        f"{ENVIRONMENTS}  new: {{vars: {{host: gw}}, include: [m.yaml, chat.yaml]}}\n",
+        [],
+    ),
+}
+
+
+@UNMANAGED
+@pytest.mark.parametrize("case", LED_ELSEWHERE)
+def test_where_an_environment_leads_that_is_not_planned_is_shown(case: str, branch: Project, policyctl: Policyctl) -> None:
+    """A gateway may run as any of them, and a merge of this page is for all."""
+    settings, rows = LED_ELSEWHERE[case]
+    branch.write("policyctl.yaml", ENVIRONMENTS)
+    branch.write("m.yaml", MODEL.replace("HOST", "https://{{ host }}.example/v1"))
+    branch.write("more.yaml", MODEL.replace("HOST", "https://more.example/v1"))
+    commit(branch.folder)
+    git(branch.folder, "branch", "-f", "main")
+    branch.write("policyctl.yaml", settings)
+    for which in (("--env", "prod"), ("--all",)):
+        page = shown(policyctl, *which)
+        found = [line.strip() for line in page.splitlines() if line.startswith("    models.")]
+        assert found == [f"models.openai/m.{one}" for one in rows]
 
 
 @UNMANAGED
