@@ -11,6 +11,7 @@ from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.base_config import config_at, sources_at
 from policyctl.load.environment import NO_CONFIG
 from policyctl.load.git.checkout import default_branch
+from policyctl.load.git.repository import MissingObject, find_repository
 from policyctl.load.git.revision import Revision
 from policyctl.load.urls import revision_error
 from tests.git_repo import commit, git
@@ -160,3 +161,30 @@ def test_the_default_branch_is_the_origin_s_else_the_checked_out_one(tmp_path: P
     assert default_branch(upstream) is None
     monkeypatch.setenv("PATH", str(tmp_path))  # no git
     assert default_branch(upstream) is None
+
+
+def test_that_an_object_is_missing_is_not_remembered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    found = find_repository(repository)
+    assert found is not None
+    other = tmp_path_factory.mktemp("other") / "text"
+    other.write_bytes(b"fetched later")
+    identifier = git(repository, "hash-object", str(other)).strip()
+    assert found.sizes([identifier]) == [None]
+    with pytest.raises(MissingObject):
+        found.contents([identifier])
+    git(repository, "hash-object", "-w", str(other))
+    assert found.sizes([identifier]) == [13]
+    assert found.contents([identifier]) == [b"fetched later"]
+
+
+def test_git_is_asked_once_for_what_an_object_holds(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    identifier = Revision(repository / "policies", "main").commit
+    revision = Revision(repository / "policies", identifier)
+    programs, log = tmp_path / "programs", tmp_path / "asked"
+    programs.mkdir()
+    (programs / "git").write_text(f'#!/bin/sh\necho asked >> {log}\nPATH={os.environ["PATH"]} exec git "$@"\n', "utf-8")
+    (programs / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    first = [revision.contents(revision.files()), log.read_text("utf-8").count("asked")]
+    again = Revision(repository / "policies", identifier)
+    assert [again.contents(again.files()), log.read_text("utf-8").count("asked")] == first
