@@ -24,7 +24,7 @@ _UNSEEN = "split it into smaller ones, or start apply by hand with the digest th
 _DIGEST = r"sha256:[0-9a-f]{64}"
 _FIRST = re.compile(r"<!-- policyctl:plan environment=(\S+) directory=(\S+) -->")
 _SHOWS = re.compile(rf"<!-- policyctl:shows ({_DIGEST}) approves ({_DIGEST}|{NONE}) -->")
-_TERMS = re.compile(rf"<!-- policyctl:terms ({_DIGEST}) ({_DIGEST}) ({_DIGEST}) -->")
+_TERMS = re.compile(rf"<!-- policyctl:terms ({_DIGEST}) ({_DIGEST}) ({_DIGEST}) ({_DIGEST}) -->")
 _DATA = re.compile(r"<!-- policyctl:data ([A-Za-z0-9+/=]+) -->")
 _LAST = re.compile(rf"<!-- policyctl ({_DIGEST}|{NONE}|{APPLIED}) -->")
 

@@ -196,10 +196,10 @@ class Fleet:
         """How the remotes are reached, at the base and once the branch is merged, and the safety settings then."""
         if (held := self.held) is None:
             return None
-        from policyctl.load.base_config import access_of_several
+        from policyctl.load.base_config import mark_of_several
 
-        before = access_of_several(held.config, self.chosen, held.access) or of_several({})
-        return Terms(before, *access_and_rules(self.options.dir, self.config, self.names))
+        found = [mark_of_several(held.config, self.chosen, of) or of_several({}) for of in (held.access, lambda one: one.rules)]
+        return Terms(found[0], found[1], *access_and_rules(self.options.dir, self.config, self.names))
 
 
 def access_and_rules(directory: Path, config: Config, names: Collection[str]) -> tuple[str, str]:

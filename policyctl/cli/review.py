@@ -194,7 +194,7 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
     plan = review.plan._replace(config=merged.digest, settings=merged.decides)
     now = access_now(session.options.dir, session.config)(merged)
-    terms = Terms(base.access(session.environment), now, merged.rules)
+    terms = Terms(base.access(session.environment), session.environment.rules, now, merged.rules)
     changed = changed_settings(base, session.options.dir, session.config, session.environment.name) if settings else ()
     return review._replace(
         plan=plan, branch=review.branch._replace(settings=changed, terms=terms), notes=(*review.notes, *notes)

@@ -14,7 +14,7 @@ from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import approvals_of, begin, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, standing
+from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, rules_shown, standing
 from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import Moved
 from policyctl.policy.document import Document, canonical_text
@@ -24,7 +24,6 @@ from policyctl.watch.decide import Look, Synced
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge
     from policyctl.cli.watch_source import Opened
-    from policyctl.plan.plan import Plan
     from policyctl.plan.safety import Review
     from policyctl.remote.protocol import Reader
 
@@ -96,15 +95,16 @@ def _short(text: str) -> str:
 
 
 class LookedPlan(NamedTuple):
-    """What a look planned, and the revision that it looked at."""
+    """What a look planned, the revision that it looked at, and a hash of the safety settings that were approved before."""
 
     opened: Opened
+    approved: str = ""
     review: Review | None = None
 
 
 def looked(look: Look) -> tuple[Opened, Review]:
     """The revision and the plan of a look that has one."""
-    opened, review = cast("LookedPlan", look.plan)
+    opened, _, review = cast("LookedPlan", look.plan)
     assert review is not None  # noqa: S101 - only a plan is applied or approved
     return opened, review
 
@@ -213,13 +213,15 @@ class UsedApprovals:
             self._files = files
             self._taken = {name: one for name, one in self._taken.items() if files.get(name) == one.fingerprint}
 
-    def unapproved(self, opened: Opened, name: str, plan: Plan, files: str) -> str | None:
+    def unapproved(self, look: Look, name: str) -> str | None:
         """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which is
-        used then. `files` is the hash of the files that it was made of.
+        used then.
 
         An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), under the safety
         settings and the way to the remote of now. Raises PolicyctlError when the service cannot be asked.
         """
+        (opened, review), files = looked(look), look.fingerprint
+        plan = review.plan
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 return f"{_WHOSE}, which cannot be read: {forge}"
@@ -227,8 +229,8 @@ class UsedApprovals:
             if why := why_not_head(forge, opened.place, opened.referred):
                 return f"{_WHOSE}: {why}"
             top = newest(found, forge.commit)
-            parts = [one for one in standing(found, forge.commit) if _is_for(one, opened, name)]
-            is_whole = top is not None and top.digest == plan.digest and _is_for(top, opened, name)
+            parts = [one for one in standing(found, forge.commit) if _is_for(one, found, look, name)]
+            is_whole = top is not None and top.digest == plan.digest and _is_for(top, found, look, name)
             if not (is_whole or (parts and adds_up(parts, plan))):
                 merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
                 why = f"no merged plan {merged} is this one ({plan.digest})"
@@ -262,19 +264,20 @@ class UsedApprovals:
         """Whether something could not be noted yet."""
         return name in self._owing
 
-    def settle(self, opened: Opened, name: str) -> bool:
+    def settle(self, look: Look, name: str) -> bool:
         """Note that an environment has what the files want, so that nothing is approved for it any more. Returns whether the
         safety settings of now are those that the newest merge was approved with."""
         try:
-            released = self._use_up(opened, name)
+            released = self._use_up(look, name)
         except Exception:  # noqa: BLE001 - whatever the service answers, the environment is in sync
             self._owing.add(name)
             return False
         self._owing.discard(name)
         return released
 
-    def _use_up(self, opened: Opened, name: str) -> bool:
+    def _use_up(self, look: Look, name: str) -> bool:
         """Note on the pull requests that wait that they are applied. Raises PolicyctlError if that cannot be done."""
+        opened = cast("LookedPlan", look.plan).opened
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 raise RemoteError(forge)
@@ -286,7 +289,7 @@ class UsedApprovals:
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name)))
             self._taken.pop(name, None)
-            return bool(found) and found[0].holds(forge.commit) and _is_for(found[0], opened, name)
+            return bool(found) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)
 
 
 def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:
@@ -304,10 +307,11 @@ def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str
     return None if is_shown else "no merged pull request shows it; read it, then start the watch with another --state"
 
 
-def _is_for(approval: Approval, opened: Opened, name: str) -> bool:
-    """Whether an approval shows the safety settings of now, and the way to the remote."""
-    rules, access = opened.fleet.config.environments[name].rules, opened.access(name)
-    return approval.terms is not None and (approval.terms.rules, approval.terms.access) == (rules, access)
+def _is_for(approval: Approval, found: Sequence[Approval], look: Look, name: str) -> bool:
+    """Whether an approval is for the way to the remote and the safety settings of now; the `found` ones lead to those."""
+    opened, known, _ = cast("LookedPlan", look.plan)
+    is_same = approval.terms is not None and (approval.terms.rules, approval.terms.access) == (look.rules, opened.access(name))
+    return is_same and look.rules in rules_shown(found, known)
 
 
 @contextmanager

@@ -205,7 +205,7 @@ class EnvironmentWork:
             rules = session.environment.rules
             if rows and (synced.files, synced.rows) == (fingerprint, rows):
                 in_sync = EnvironmentResult(name, "planned", remote=session.remote)
-                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened), synced.base, rules=rules)
+                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened, synced.rules), synced.base, rules=rules)
             side = side_of(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
@@ -215,12 +215,11 @@ class EnvironmentWork:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        base = base_of(review, models=session.environment.settings.models)
-        return Look(result, moved, "", fingerprint, rows, LookedPlan(opened, review), base, begun, rules, restores)
+        base, plan = base_of(review, models=session.environment.settings.models), LookedPlan(opened, synced.rules, review)
+        return Look(result, moved, "", fingerprint, rows, plan, base, begun, rules, restores)
 
     def unapproved(self, name: str, look: Look) -> str | None:
-        opened, review = looked(look)
-        return self._approvals.unapproved(opened, name, review.plan, look.fingerprint)
+        return self._approvals.unapproved(look, name)
 
     def new_access(self, name: str, own: Watched, known: str) -> str | None:
         try:
@@ -234,7 +233,7 @@ class EnvironmentWork:
         return self._approvals.owes(name)
 
     def settle(self, name: str, look: Look) -> bool:
-        return self._approvals.settle(cast("LookedPlan", look.plan).opened, name)
+        return self._approvals.settle(look, name)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:

@@ -238,17 +238,17 @@ def _access_then(then: Revision, chosen: str | EnvironmentFilter) -> str | None:
     here = config._replace(path=then.top / config.path)
     if isinstance(chosen, str):
         return access_at(then, here, config.environments[chosen]) if chosen in config.environments else None
-    return access_of_several(here, chosen, lambda one: access_at(then, here, one))
+    return mark_of_several(here, chosen, lambda one: access_at(then, here, one))
 
 
-def access_of_several(config: Config, chosen: EnvironmentFilter, access: Callable[[Environment], str]) -> str | None:
-    """How the remotes of the chosen environments of a configuration are reached, as one hash; None if there are none."""
+def mark_of_several(config: Config, chosen: EnvironmentFilter, mark: Callable[[Environment], str]) -> str | None:
+    """One hash for that of each of the chosen environments of a configuration; None if there are none."""
     try:
         names = chosen.choose(config.labels, config.unlabelled)
     except UsageError:  # it has none of these
         return None
     found = [config.environments[name] for name in names if name in config.environments]
-    return of_several({one.name: access(one) for one in found})
+    return of_several({one.name: mark(one) for one in found})
 
 
 def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:

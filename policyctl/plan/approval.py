@@ -35,10 +35,11 @@ class Proposal(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """What a plan shows of the settings, as hashes: how the remote is reached, at the base and once the branch is merged (see
-    `access_at`), and the safety settings then (see `Environment.rules`)."""
+    """What a plan shows of the settings, as hashes: how the remote is reached (see `access_at`), and the safety settings (see
+    `Environment.rules`), both at the base and once the branch is merged."""
 
     before: str
+    rules_before: str
     access: str
     rules: str
 
@@ -173,6 +174,17 @@ def newest(approvals: Sequence[Approval], commit: str) -> Approval | None:
     """The approval of the newest merge that changes anything, which nothing replaces; None if that approves nothing."""
     found = next((one for one in approvals if one.subjects is None or one.subjects), None)
     return found if found is not None and found.holds(commit) else None
+
+
+def rules_shown(approvals: Sequence[Approval], known: str) -> frozenset[str]:
+    """The safety settings (see `Environment.rules`) that are `known` to be approved, and those to which the plans of approvals,
+    the newest first, show a step from there: what a push brought is in the base of the next plan, which does not show it.
+    Where nothing is known, those of each plan."""
+    found = {known}
+    for terms in (one.terms for one in reversed(approvals) if one.terms is not None):
+        if terms.rules_before in found or not known:
+            found.add(terms.rules)
+    return frozenset(found)
 
 
 def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:

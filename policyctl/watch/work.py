@@ -176,4 +176,4 @@ def _why_not_reached(work: Work, name: str, own: Watched, situation: Situation) 
 
 def _look(work: Work, name: str, own: Watched, synced: Synced) -> Look:
     # What was in sync may have been another remote.
-    return work.look(name, own, synced=synced if own.access == synced.access else Synced())
+    return work.look(name, own, synced=synced if own.access == synced.access else Synced(rules=synced.rules))

@@ -182,6 +182,48 @@ def test_what_is_put_back_follows_settings_that_were_approved(synced: Work) -> N
     assert contents() == before
 
 
+@pytest.mark.parametrize("pushed", [widened_before, loosened, other_windows])
+def test_a_pull_request_does_not_approve_settings_that_a_push_brought(synced: Work, pushed: Callable[[Work], None]) -> None:
+    """They are in its base, so its page does not show them."""
+    pushed(synced)
+    push(synced)
+    synced.base = synced.forge.head
+    synced.project.policy("base", MODELS[1])
+    before = contents()
+    merge(synced)
+    assert "waits for an approval" in look(synced)
+    assert contents() == before
+
+
+def test_a_pull_request_releases_no_approvals_that_a_push_released(synced: Work) -> None:
+    configure(synced, "apply: on-merge")
+    push(synced)
+    synced.base = synced.forge.head
+    look(synced)
+    synced.add("base-4")
+    merge(synced)
+    look(synced)
+    synced.project.policy("base", "virtual-model/evil/m")
+    push(synced)
+    before = contents()
+    assert "waits for an approval" in look(synced)
+    assert contents() == before
+
+
+def test_what_was_in_sync_is_not_forgotten_for_a_name_that_was_away(synced: Work) -> None:
+    """Git history would take what others have for an edit."""
+    usual = (synced.project.policies / "policyctl.yaml").read_text("utf-8")
+    synced.project.write("policyctl.yaml", usual.replace("{local:", "{other:"))
+    push(synced)
+    look(synced)
+    widened(synced)
+    synced.project.policy("theirs", "virtual-model/evil/m")
+    push(synced)
+    before = contents()
+    assert "waits for an approval" in look(synced)
+    assert contents() == before
+
+
 def test_git_history_alone_puts_nothing_back(synced: Work) -> None:
     """A watch that was just installed has not seen it in sync. It has once a person applied, or an approval was."""
     synced.project.policy("theirs", "virtual-model/evil/m")

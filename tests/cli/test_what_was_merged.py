@@ -340,7 +340,7 @@ def test_no_secret_is_in_what_is_compared(tenants: Tenants) -> None:
     page = Path("plan.md").read_text("utf-8")
     terms = re.search(r"<!-- policyctl:terms (.*) -->", page)
     assert terms is not None
-    assert re.fullmatch(r"(sha256:[0-9a-f]{64} ?){3}", terms[1])
+    assert re.fullmatch(r"(sha256:[0-9a-f]{64} ?){4}", terms[1])
     with pytest.MonkeyPatch.context() as other:
         other.setenv("WXO_API_KEY", "another")
         tenants.work.plan()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from policyctl.plan.approval import NONE, Approval, adds_up, newest, print_of, standing
+from policyctl.plan.approval import NONE, Approval, Terms, adds_up, newest, print_of, rules_shown, standing
 from policyctl.plan.settings import Override
 
 NOW, THEN = "c" * 40, "d" * 40  # the commit of a run, and another one
@@ -106,3 +106,20 @@ def test_in_several_environments_a_newer_merge_replaces_only_what_it_changes_the
     now = (older.prints[0], newer.prints[0])
     assert adds_up(standing([newer, older], NOW), Changes(now))
     assert not adds_up(standing([newer, older], NOW), Changes(older.prints))
+
+
+@pytest.mark.parametrize(
+    ("steps", "known", "shown"),
+    [
+        ([], "a", {"a"}),
+        (["a b"], "a", {"a", "b"}),
+        (["b c", "a b"], "a", {"a", "b", "c"}),  # the newest first
+        (["a b", "b c"], "a", {"a", "b"}),  # c was not reached from b
+        (["b b"], "a", {"a"}),  # a push brought b
+        (["b c"], "a", {"a"}),
+        (["b b", "c d"], "", {"", "b", "d"}),
+    ],
+)
+def test_safety_settings_are_shown_by_a_step_from_known_ones(steps: list[str], known: str, shown: set[str]) -> None:
+    found = [Approval(NONE, terms=Terms("", before, "", after)) for before, after in map(str.split, steps)]
+    assert rules_shown([*found, Approval(NONE)], known) == shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -270,6 +271,62 @@ def test_a_tenant_that_does_not_answer_does_not_keep_a_new_revision_from_the_oth
         loop.stop()
         done.result(60)
     assert work.tenants["slow"].has != "one"  # nothing of the revision before was written
+
+
+class Led(Blocking):
+    """The next revision leads elsewhere, or has other settings, and the same policies."""
+
+    def __init__(self) -> None:
+        super().__init__({"slow": Tenant("one", APPLIES._replace(approved=True, interval=0.1))})
+        self.access, self.rules, self.approved = "here", "strict", True
+        self.concerns = lambda _: False
+        self.used_next, self.asked = Event(), Event()
+
+    def open(self, revision: str) -> Mapping[str, Watched]:
+        (one,) = super().open(revision).values()
+        if revision == "next":
+            self.used_next.set()
+        settings = one.settings._replace(approved=self.approved)
+        return {"slow": one._replace(settings=settings, access=self.access, rules=self.rules)}
+
+    def look(self, name: str, own: Watched, *, synced: Synced) -> Look:
+        assert own.access == "here"
+        return super().look(name, own, synced=synced)._replace(rules="strict")
+
+    def new_access(self, name: str, own: Watched, known: str) -> str | None:
+        self.asked.set()
+        return super().new_access(name, own, known)
+
+    def settle(self, name: str, look: Look) -> bool:
+        self.asked.set()
+        return look.rules == "strict"
+
+
+@pytest.mark.parametrize("has", ["one", ""])
+@pytest.mark.parametrize(("access", "rules", "approved"), [("there", "strict", True), ("here", "loose", False)])
+def test_a_push_during_a_look_or_an_apply_is_not_taken_for_what_that_was_made_with(
+    access: str, rules: str, has: str, *, approved: bool
+) -> None:
+    work, memory = Led(), Memory(None)
+    work.tenants["slow"].has = has
+    loop = WatchLoop(work, Board(), memory, poll=0.05, parallelism=2)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(loop.run)
+        try:
+            assert work.blocked.wait(60)
+            work.access, work.rules, work.approved = access, rules, approved
+            work.push("next")
+            assert work.used_next.wait(60)
+            work.asked.clear()
+            work.released.set()
+            assert work.asked.wait(60)
+        finally:
+            loop.stop()
+            work.released.set()
+        done.result(60)
+    assert (memory.synced("slow").access, memory.synced("slow").rules) == ("here", "strict")
+    (held,) = memory.held(work.open("next")).values()
+    assert held.settings.approved
 
 
 def test_a_service_that_answers_oddly_about_approvals_stops_only_what_needs_one() -> None:
