@@ -113,8 +113,8 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
     "--base",
     callback=_revision,
     metavar="REVISION",
-    help="Treat a change back to what a policy was where this branch left REVISION as a restoration, which the guards "
-    "max_traffic_shift and deny_new accept.",
+    help="Treat a change back to what a policy was where this branch left REVISION, before it was edited on the remote, as a "
+    "restoration, which the guards max_traffic_shift and deny_new accept.",
 )
 @with_past
 @click.option(

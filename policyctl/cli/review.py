@@ -17,10 +17,12 @@ from policyctl.lint.settings import idle_anywhere
 from policyctl.load.git import repository_top
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
-from policyctl.plan.plan import Selection
+from policyctl.plan.diff import differs
+from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document
+from policyctl.policy.live import LiveRows
 from policyctl.reconcile.models import KnownModels, check_models
 from policyctl.reconcile.observe import observe, with_consumers
 from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_blocked, raise_if_refused
@@ -50,7 +52,7 @@ def review_directory(
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
 
-    A change back to what a policy was at the `base` revision is a restoration. With `tests` the scenario tests are run too.
+    A change back to the `base` revision after an edit of the remote is a restoration. With `tests` scenario tests are run too.
     Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`. The `audit` file, as
     far as there is one, shows what was written last. `judged` looks for who moved each change also where environments share a
     directory.
@@ -58,12 +60,13 @@ def review_directory(
     compared = base is not None or is_git(session.url)
     _, loaded, unread = session.read(deep=True, tests=tests, as_committed=compared)
     settings = overrides.on(session.environment.settings)
-    before = Before(session, base)
+    before = Before(session, base, audit)
     declared = loaded.declared._replace(before=before.declared)
     with session.reader() as reader, session.console.progress.of("Comparing", "live policy") as step:
         models = KnownModels(reader, loaded.models)
+        known = before.led_away(models, loaded.names)
         review = plan_directory(
-            reader, loaded.desired, session.environment, settings, selection, declared, step, unread, before.documents, models
+            reader, loaded.desired, session.environment, settings, selection, declared, step, unread, known, models
         )
         if on_idle is None:
             raise_if_idle(selection, overrides, loaded.names, review.live)
@@ -214,12 +217,29 @@ class Before:
     Without a revision, or when it cannot be read (which is reported), no change is a restoration. That is the stricter way.
     """
 
-    def __init__(self, session: Session, base: str | None) -> None:
+    def __init__(self, session: Session, base: str | None, audit: AuditRecord | None = None) -> None:
+        """The `audit` record may not exist yet."""
         self._session, self._base = session, base
+        self._audit = audit if audit is not None and audit.exists() else None
 
-    def documents(self) -> Mapping[str, Document]:
-        """The policies, by canonical name."""
-        return {} if self._base is None or self._read is None else self._read[0]
+    def led_away(self, models: KnownModels, files: frozenset[str]) -> Callable[[Plan, LiveRows], Mapping[str, Document]]:
+        """The policies by canonical name, without those that a plan leads there though it is not known that the remote moved
+        and Git did not: what was never live is not brought back. `files` are the names that the files have."""
+
+        def documents(plan: Plan, observed: LiveRows) -> Mapping[str, Document]:
+            known = {} if self._base is None or self._read is None else self._read[0]
+            there = [one for one in plan.policies if one.after is not None and one.name in known]
+            back = [one for one in there if one.after is not None and not differs(one.after, known[one.name])]
+            if not back:
+                return known
+            evidence = self._session.evidence(self._audit, _RECENT, self._base)
+            spell = models.speller(files.union(observed.live))
+            review = Review(plan, models_before=observed.models)
+            drifts = evidence.judge(back, self._session.environment, review, spell)
+            kept = known.keys() - {one.change.name for one in drifts if one.moved != "remote" or one.base is None}
+            return {name: known[name] for name in kept}
+
+        return documents
 
     @property
     def declared(self) -> DeclaredModels | None:

@@ -64,8 +64,8 @@ def read_saved(
             before = Before(session, base)
             loaded = loaded._replace(declared=loaded.declared._replace(before=before.declared))
             settings = overrides.on(session.environment.settings)
-            review = review_saved(reader, plan, loaded, settings, step, before.documents)
             models = KnownModels(reader, loaded.models)
+            review = review_saved(reader, plan, loaded, settings, step, before.led_away(models, loaded.names))
             review = without_edited(review, session, settings, models.speller(review.live | loaded.names), base=base)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     if past is not None:

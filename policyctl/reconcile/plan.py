@@ -76,15 +76,15 @@ def plan_directory(
     declared: DeclaredModels = NOTHING,
     on_row: Callable[[], object] = lambda: None,
     unread: UnreadFiles | None = None,
-    base: Callable[[], Mapping[str, Document]] = dict,
+    base: Callable[[Plan, LiveRows], Mapping[str, Document]] = lambda *_: {},
     models: KnownModels | None = None,
 ) -> Review:
     """Read the remote and compare. `settings` are the environment's, with the overrides of the command line.
 
     `declared` are the facts about models that the directory declares. `on_row` is called for each row of the remote. `unread`
     are the files of the directory that were not read; with it, only policies that are proven to be gone are removed. `base`
-    gives the policies of the base revision; it is called if the plan writes something. Models are written as `models` (by
-    default the remote's) spells them.
+    gives the policies of the base revision that a plan may bring back; it is called if the plan writes something. Models are
+    written as `models` (by default the remote's) spells them.
     """
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
@@ -105,7 +105,7 @@ def plan_directory(
     plan = plan._replace(settings=environment.decides)
     written = frozenset(policy.name for policy in desired if is_as_written(policy, observed.live.get(policy.name)))
     compared = [policy.name for policy in desired if policy.name not in written and selection.takes(policy.name)]
-    reviewed = review(plan, observed, settings, declared, base() if writes else None, compared, written)
+    reviewed = review(plan, observed, settings, declared, base(plan, observed) if writes else None, compared, written)
     reviewed = reviewed._replace(refusals=(*reviewed.refusals, *_not_new(reader, plan)))
     if unread and removes:
         named = {policy.name for policy in desired}
@@ -248,21 +248,21 @@ def review_saved(
     loaded: Loaded,
     settings: Settings,
     on_row: Callable[[], object] = lambda: None,
-    base: Callable[[], Mapping[str, Document]] = dict,
+    base: Callable[[Plan, LiveRows], Mapping[str, Document]] = lambda *_: {},
 ) -> Review:
     """Check a saved plan against the remote as it is now and against every rule that a plan made now would meet.
 
     What can be computed again is not taken from the file (safety rule 5). `loaded` is the directory, as far as it can be read:
     it provides the names of policies and models and their timeouts, but no change. `base` gives the policies of the base
-    revision; a change back to one of them is a restoration. What is wrong with the plan is among the refusals, what changed
-    since it was made is stale.
+    revision that a plan may bring back; a change to one of them is a restoration. What is wrong with the plan is among the
+    refusals, what changed since it was made is stale.
     """
     from policyctl.plan.saved_plan import bad_targets, rule_violations, with_recomputed_counts  # builds models of pydantic's
 
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
     plan = with_recomputed_counts(plan, {one.name: one for one in loaded.desired}, observed, settings, removes=removes)
-    reviewed = review(plan, observed, settings, loaded.declared, base())
+    reviewed = review(plan, observed, settings, loaded.declared, base(plan, observed))
     writes = any(change.after is not None for change in plan.changes)
     models = KnownModels(reader, loaded.models)
     names = models.names if writes else frozenset()

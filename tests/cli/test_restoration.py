@@ -77,14 +77,45 @@ def test_without_a_base_apply_restores_nothing(base: str, emergency: Project, po
     assert ("no change is taken for a restoration: unknown git revision 'nonsense'" in ran.err) == (base == "nonsense")
 
 
-def test_a_policy_that_was_removed_by_hand_is_restored(project: Project, policyctl: Policyctl) -> None:
+def test_a_policy_that_was_removed_by_hand_is_restored_where_the_audit_shows_it(project: Project, policyctl: Policyctl) -> None:
+    """Without the record it may as well be one that was never applied."""
     project.policy("a")
     project.policy("b")
     commit(project.folder)
-    assert policyctl("apply", "--yes").code == 0
+    assert policyctl("apply", "--yes", "--audit", "audit.jsonl").code == 0
     assert policyctl("policy", "remove", "--name", "b", "--yes").code == 0
-    ran = policyctl("plan", "--base", "HEAD")
-    assert "+ virtual-policy/b  policies/b.yaml\n    restoration: back to the policy as it was reviewed\n" in ran.out
+    restored = "+ virtual-policy/b  policies/b.yaml\n    restoration: back to the policy as it was reviewed\n"
+    assert restored not in policyctl("plan", "--base", "HEAD").out
+    assert restored in policyctl("apply", "--base", "HEAD", "--yes", "--audit", "audit.jsonl").out
+
+
+PUSHED = ("virtual-model/evil/m",)
+NEVER_LIVE: dict[str, list[tuple[str, ...]]] = {  # versions in Git: the last one is the base, and the one before was applied
+    "it is newer than what is live": [CHAT, PUSHED],
+    "it is what Git had before": [PUSHED, CHAT, PUSHED],
+}
+
+
+@pytest.mark.parametrize("case", NEVER_LIVE)
+@pytest.mark.parametrize("audited", [False, True])
+def test_what_git_moved_and_nothing_applied_is_not_brought_back(
+    case: str, audited: bool, project: Project, policyctl: Policyctl
+) -> None:
+    """A push that no pull request showed must not lift the guards of the next one."""
+    *before, pushed = NEVER_LIVE[case]
+    audit = ["--audit", ".git/audit.jsonl"] if audited else []
+    for models in before:
+        project.policy("chat", *models)
+        commit(project.folder)
+    assert policyctl("apply", "--yes", *audit).code == 0
+    project.write("policyctl.yaml", GUARDS)
+    project.policy("chat", *pushed)
+    commit(project.folder)
+    project.policy("new")
+    for command in (["plan"], ["apply", "--yes", *audit]):
+        ran = policyctl(*command, "--base", "HEAD")
+        assert (ran.code, "restoration" in ran.out) == (3, False)
+        assert "would reach evil (m), a new provider, and deny_new is provider" in ran.out
 
 
 def test_an_exception_that_the_branch_adds_counts_after_its_merge(project: Project, policyctl: Policyctl) -> None:
@@ -110,13 +141,12 @@ OPENAI, EVIL, LAB = "virtual-model/openai/gpt-4o", "virtual-model/evil/m", "virt
 
 
 def led_through_lab(project: Project, policyctl: Policyctl, live: dict[str, str], base: dict[str, str]) -> None:
-    """Policies as they are live; and as they are at the base, from which a branch begins. Guards watch over them."""
-    for policies in (live, base):
-        for name, target in policies.items():
-            project.policy(name, target)
-        commit(project.folder)
-        if policies is live:
-            assert policyctl("apply", "--yes").code == 0
+    """Policies as they are live, which no commit has; and as they are at the base, from which a branch begins, with guards."""
+    for name, target in live.items():
+        project.policy(name, target)
+    assert policyctl("apply", "--yes").code == 0
+    for name, target in base.items():
+        project.policy(name, target)
     project.write("policyctl.yaml", GUARDS)
     commit(project.folder)
     git(project.folder, "checkout", "-q", "-b", "change")
