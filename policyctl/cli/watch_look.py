@@ -293,8 +293,8 @@ class UsedApprovals:
 
 
 def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:
-    """Why no merged pull request that waits to be applied approved this way to the remote of an environment (see `access_at`),
-    from the one that was `known`; None if one did. One that is new (nothing is known) is approved with any of its plans. Raises
+    """Why this way to the remote of an environment (see `access_at`) is not approved: no merged pull request that waits shows
+    it, beginning with the one that is `known`, and the last apply that was noted did not use it. None if one does. Raises
     RemoteError when the service cannot be asked."""
     with _forge(opened) as forge:
         if isinstance(forge, str):
@@ -302,7 +302,7 @@ def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str
         found, last = approvals_of(forge, name, opened.place)
         if why := why_not_head(forge, opened.place, opened.referred):
             return why
-    shown = reached(found, Approval(APPLIED, access=known), ()) if known else {one.terms.access for one in found if one.terms}
+    shown = reached(found, Approval(APPLIED, access=known), ())
     is_shown = access in shown or (last is not None and last.access == access)
     return None if is_shown else "no merged pull request shows it; read it, then start the watch with another --state"
 

@@ -181,7 +181,7 @@ class Memory:
 
     def begin(self, name: str, look: Look) -> None:
         """Note what policies of an environment may be from now on, before the plan of a look is applied."""
-        if self.synced(name).begun != look.begun:
+        if look.begun and self.synced(name).begun != look.begun:
             self._add({"environment": name, "begun": look.begun})
 
     def synced(self, name: str) -> Synced:
@@ -198,11 +198,11 @@ class Memory:
         self.set_synced(name, self.synced(name)._replace(files=files, rows=rows, base=base, begun=""))
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget the environments that are not among these any more, but for what holds their settings back: they may come
-        back with others."""
+        """Forget the environments that are not among these any more. Where plans need approvals, not what holds their settings
+        back: they may come back with others."""
         gone = self._known.keys() - set(names)
-        held = {name: {key: one[key] for key in _HELD if one.get(key)} for name in gone if (one := self._known[name])}
-        held = {name: one for name, one in held.items() if one.get("approved")}
+        keys = _HELD if self._needs_approvals else ()
+        held = {name: found for name in gone if (found := {key: one for key, one in self._known[name].items() if key in keys})}
         if any(self._known[name] != held.get(name) for name in gone):
             with self._lock:
                 self._known = {name: one for name, one in self._known.items() if name not in gone} | held

@@ -142,7 +142,8 @@ def visit_environment(
     calm: bool,
 ) -> EnvironmentVisit:
     """Look at an environment, and apply its plan if its settings, the `situation` and `may_write` allow that. `begin` notes
-    what is about to be applied. `calm` is whether it was in sync when it was last looked at. Raises only what `begin` does."""
+    what may be applied from now on, here or by others. `calm` is whether it was in sync when it was last looked at. Raises
+    only what `begin` does."""
     began = clock.seconds()
     why_not = _why_not_reached(work, name, own, situation)
     look = why_not or _look(work, name, own, situation.synced)
@@ -154,10 +155,8 @@ def visit_environment(
     except Exception as error:  # noqa: BLE001 - a boundary: a service that answers oddly must not end the others
         decision = Decision(False, f"an approval, which cannot be read: {text_of(error)}")
     looked = clock.seconds()
-    applied = None
-    if decision.apply and may_write():
-        begin(look)
-        applied = work.apply(name, look)
+    begin(look)
+    applied = work.apply(name, look) if decision.apply and may_write() else None
     access = "" if why_not else own.access
     visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):

@@ -12,6 +12,7 @@ import pytest
 
 from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
+from tests.cli.forges import COMMIT
 from tests.cli.pull_requests import Work
 from tests.remote.fake_server import Reply, Seen, standing_in
 from tests.remote.fake_tenant import Tenant
@@ -316,7 +317,7 @@ def test_a_push_leads_no_login_elsewhere(work: Work, monkeypatch: pytest.MonkeyP
         assert evil.seen == []
 
 
-def test_a_new_environment_is_reached_once_its_pull_request_is_merged(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_environment_is_reached_once_a_person_applied_it(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WXO_TOKEN", SECRET)
     work.project.policy("base", MODELS[0])
     with standing_in(tenant(base=MODELS[0])) as prod, standing_in(tenant(base=MODELS[0])) as new:
@@ -332,7 +333,14 @@ def test_a_new_environment_is_reached_once_its_pull_request_is_merged(work: Work
         assert work.comment(5, "--env", "new").code == 0
         push(work)
         work.forge.merge(5, str(work.forge.head))
-        assert "new  in_sync    applied: Git moved" in look(work, "--all")
+        seen = len(new.seen)
+        assert "waits for" in look(work, "--all")  # that page does not show that it was pushed
+        assert len(new.seen) == seen
+        assert work.policyctl("apply", "--env", "new", "--yes").code == 0
+        work.forge.head = COMMIT
+        assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
+        push(work)
+        assert "new  in_sync" in look(work, "--all")
 
 
 def test_a_pull_request_for_something_else_does_not_approve_where_a_push_led(
@@ -420,6 +428,20 @@ def watching(*args: str) -> subprocess.Popen[str]:
 
 
 BACK: dict[str, Callable[[Work], None]] = {"pushed": push, "approved": lambda work: merge(work, 6)}
+
+
+def test_what_others_applied_is_not_an_edit_on_the_remote(synced: Work) -> None:
+    """A workflow applied what was approved, after the watch saw it in the files. The way back needs an approval again."""
+    configure(synced, "apply: never, heal: always, approved: true")
+    synced.project.policy("base", MODELS[1])
+    push(synced)
+    assert "Git moved: virtual-policy/base" in look(synced)
+    assert synced.policyctl("apply", "--yes").code == 0
+    synced.project.policy("base")
+    push(synced)
+    before = contents()
+    assert "Git moved: virtual-policy/base" in look(synced)
+    assert contents() == before
 
 
 @pytest.mark.parametrize("back", BACK)
