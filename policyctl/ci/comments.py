@@ -144,6 +144,15 @@ def begun(old: str, sentence: str, commit: str) -> str:
     return f"{text}\n\n{sentence}\n\n{_encoded({**_decoded(data), 'begun': commit})}{last}\n"
 
 
+def not_begun(old: str, sentence: str) -> str:
+    """A comment as it was before it was noted with a `sentence` that an apply begins; any other one as it is."""
+    text, data, last = _tail(old)
+    if not text.endswith(sentence):
+        return old
+    found = {key: one for key, one in _decoded(data).items() if key != "begun"}
+    return f"{text.removesuffix(sentence).rstrip()}\n\n{_encoded(found)}{last}\n"
+
+
 def _tail(body: str) -> tuple[str, str, str]:
     """A comment without its last two lines, these being the data, empty if there is none, and the last one."""
     *lines, last = body.rstrip().split("\n")

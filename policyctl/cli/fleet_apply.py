@@ -18,7 +18,7 @@ from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
 from policyctl.load.atomic import read_bounded, state_folder
-from policyctl.load.environment import listed_names
+from policyctl.load.environment import Environment, listed_names
 from policyctl.load.selector import EnvironmentFilter, parse_selector
 from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, read_approved, waves_of
@@ -167,9 +167,15 @@ def _apply(
 
 
 def apply_one(
-    fleet: Fleet, session: Session, settings: ApplySettings, events: FleetEvents, shown: Mapping[str, str] | None
+    fleet: Fleet,
+    session: Session,
+    settings: ApplySettings,
+    events: FleetEvents,
+    shown: Mapping[str, str] | None,
+    why_not: Callable[[Environment], str | None] | None = None,
 ) -> EnvironmentResult:
-    """Plan and apply one environment, if its plan is one of those that were `shown` (None: whatever it is)."""
+    """Plan and apply one environment, if its plan is one of those that were `shown` (None: whatever it is). For a watch
+    `why_not` is asked directly before that; for a person it is a deny window, unless there is a reason."""
     require_writable(session.url)
     review = fleet.review(session)
     name = session.environment.name
@@ -180,7 +186,9 @@ def apply_one(
         return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
     if not review.plan.changes:
         return replace(result, status="applied")
-    own = within_windows(settings, session.environment, fleet.overrides.outside)
+    if why_not is not None and (unwanted := why_not(session.environment)) is not None:
+        return replace(result, status="not begun", reason=unwanted)
+    own = within_windows(settings, session.environment, fleet.overrides.outside if why_not is None else None)
     own = replace(own, command="policyctl apply", in_scope=session.environment.settings.in_scope)
     applied = apply_plan(review, session.url, session.access, own, events)
     return with_outcome(result, applied)

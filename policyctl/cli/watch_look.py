@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
-from policyctl.cli.ci.merges import approvals_of, begin, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import approvals_of, begin, give_back, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, rules_shown, standing
 from policyctl.plan.change import Change, normal_of
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from policyctl.remote.protocol import Reader
 
 _WHOSE = "an approval"
-
-
+_USED = "Used by policyctl watch, which applies it."
 _MODELS = ""  # stands for all models beside the names, where they were compared
 
 
@@ -206,6 +205,7 @@ class UsedApprovals:
         self._files: Mapping[str, str] = {}
         self._lock = Lock()
         self._owing: set[str] = set()  # environments that are in sync, which could not be noted
+        self._noted: dict[str, list[str]] = {}  # by environment, the pull requests on which the last use was noted
 
     def use(self, files: Mapping[str, str]) -> None:
         """Note that other files are in use, by environment a hash of each: what was taken for those of before is used up."""
@@ -238,9 +238,10 @@ class UsedApprovals:
             holding = [one for one in found if one.holds(forge.commit)]
             try:
                 new = [one.source for one in holding if not one.begun]
-                begin(forge, name, opened.place, new, "Used by policyctl watch, which applies it.")
+                begin(forge, name, opened.place, new, _USED)
             except PolicyctlError as error:
                 return f"{_WHOSE}, which cannot be noted as used: {error}"
+        self._noted[name] = new
         self._take(name, files, holding, self._commits(name) | dict.fromkeys(new, forge.commit))
         return None
 
@@ -259,6 +260,16 @@ class UsedApprovals:
         mine = self._commits(name).items()
         found, _ = approvals_of(forge, name, opened.place)
         return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found]
+
+    def noted(self, name: str) -> list[str]:
+        """The pull requests on which it was noted that they are used, for the apply that follows; asked once."""
+        return self._noted.pop(name, [])
+
+    def give_back(self, opened: Opened, name: str, noted: Collection[str]) -> None:
+        """Note on these pull requests that the apply did not begin. If that cannot be done, their approvals stay used."""
+        with suppress(Exception), _forge(opened) as forge:
+            if not isinstance(forge, str):
+                give_back(forge, name, opened.place, noted, _USED)
 
     def owes(self, name: str) -> bool:
         """Whether something could not be noted yet."""

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from threading import Event
 from typing import Any
@@ -19,9 +20,10 @@ from policyctl.cli.watch_source import Opened
 from policyctl.cli.watch_work import EnvironmentWork, failed_look
 from policyctl.errors import PolicyctlError
 from policyctl.load.urls import remote_identity
+from policyctl.load.windows import writing_at
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.reconcile.audit import person
-from policyctl.reconcile.queue import JobQueue, Order, QueueRunner
+from policyctl.reconcile.queue import WATCH, JobQueue, Order, QueueRunner
 from policyctl.remote.postgres_shared import LeaderState, PaceTable, SharedHostPace
 from policyctl.watch.decide import Look
 from policyctl.watch.http import StatusServer, WatchSite
@@ -36,7 +38,7 @@ class Lead(LeaderState):
 
     def __init__(self, queue: JobQueue, watch: str) -> None:
         """`watch` is the same for all that watch the same."""
-        self.queue = queue
+        self.queue, self.runs = queue, f"watch-{hashlib.sha256(watch.encode()).hexdigest()[:16]}-"  # how ids of its runs begin
         super().__init__(queue.connect, hashlib.sha256(watch.encode()).hexdigest(), f"the queue {queue.identity}")
 
 
@@ -58,6 +60,7 @@ def leading(watch: str, given: OutputOptions, console: Console, *, once: bool) -
         if stopped.is_set():
             yield None
             return
+        queue.withdraw_all(state.runs)
         console.say(f"this watch leads on {queue.identity}")
         yield state
 
@@ -113,20 +116,30 @@ class QueueWork(EnvironmentWork):
             self._files = (opened, opened.fleet.files.digest(opened.fleet.config))
         return self._files[1]
 
-    def _applied(self, name: str, look: Look) -> EnvironmentResult:
+    def _applied(self, name: str, look: Look) -> EnvironmentResult | None:
         opened, review = looked(look)
+        windows = opened.fleet.config.environments[name].watch.windows
         shown, files = {name: review.plan.digest}, self._files_of(opened)
-        order = Order(str(uuid.uuid4()), "apply", opened.commit or "", files, shown=shown, who=person(), caller="watch")
+        order = Order(
+            f"{self._lead.runs}{uuid.uuid4()}", "apply", opened.commit or "", files, shown=shown, who=person(), caller=WATCH
+        )
         lonely: list[str] = []
+
+        def is_over() -> bool:
+            is_wanted = self.opened is opened and writing_at(windows, datetime.now(UTC)).allowed
+            return self.stopped or bool(lonely) or not is_wanted
+
         identity = remote_identity(opened.fleet.config.environments[name].remote, name)
-        runner = QueueRunner(self._queue, order, lambda _: identity, lambda: self.stopped or bool(lonely), lonely.append)
+        runner = QueueRunner(self._queue, order, lambda _: identity, is_over, lonely.append)
         try:
             self._lead.check()
             runner.submit([name])
             [result] = runner.work(lambda _: look.result)
         except PolicyctlError as error:
             return failed_look(look.result, error)
-        if result.status == "not begun" and lonely:
+        if result.status == "not begun":
+            if not lonely:
+                return None
             result = replace(result, reason=lonely[0])
         failed = result if result.failed else replace(result, status="failed", code=1)
         return result if result.status == "applied" else replace(failed, remote=look.result.remote)

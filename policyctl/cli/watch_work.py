@@ -235,13 +235,16 @@ class EnvironmentWork:
     def settle(self, name: str, look: Look) -> bool:
         return self._approvals.settle(look, name)
 
-    def apply(self, name: str, look: Look) -> EnvironmentResult:
+    def apply(self, name: str, look: Look) -> EnvironmentResult | None:
+        noted = self._approvals.noted(name)
         with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:
             applied = self._applied(name, look)
-            span.note(result="failed" if applied.failed else "applied")
+            span.note(result="withdrawn" if applied is None else "failed" if applied.failed else "applied")
+        if applied is None and noted:
+            self._approvals.give_back(looked(look)[0], name, noted)
         return applied
 
-    def _applied(self, name: str, look: Look) -> EnvironmentResult:
+    def _applied(self, name: str, look: Look) -> EnvironmentResult | None:
         try:
             opened, review = looked(look)
             session = opened.fleet.session(name)

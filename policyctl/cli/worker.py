@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -24,15 +25,17 @@ from policyctl.cli.queue import open_queue
 from policyctl.cli.selection import Overrides
 from policyctl.cli.watch_source import MirrorSource, mirror_of, source_options
 from policyctl.errors import PolicyctlError
+from policyctl.load.environment import Environment
 from policyctl.load.git.repository import WHOLE_HISTORY, find_repository
 from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
+from policyctl.load.windows import writing_at
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.plan.plan import Selection
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.queue import JobQueue, Order
+from policyctl.reconcile.queue import WATCH, JobQueue, Order, Withdrawn
 from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.open import shared_hosts
 from policyctl.remote.postgres_shared import Interrupted, PaceTable, SharedHostPace, remote_lock
@@ -169,7 +172,18 @@ class JobHandler:
             if audit is not None:
                 audit = replace(audit, who=order.who, command=command, run=order.page, commit=commit)
             events, settings = FleetEvents(fleet, self.stopped), ApplySettings(audit=audit, begins=require)
-            return fleet.task(lambda session: apply_one(fleet, session, settings, events, order.shown))(name)
+            why_not = partial(self._why_not_wanted, order) if order.caller == WATCH else None
+            return fleet.task(lambda session: apply_one(fleet, session, settings, events, order.shown, why_not))(name)
+
+    def _why_not_wanted(self, order: Order, environment: Environment) -> str | None:
+        """Why a watch does not want an environment to be written to any more: its job may have waited for long."""
+        if not (writing := writing_at(environment.watch.windows, datetime.now(UTC))).allowed:
+            return f"nothing was written to {environment.name}: {writing.why}"
+        try:
+            self._queue.raise_if_over(order.run)
+        except Withdrawn as error:
+            return str(error)
+        return None
 
     @contextmanager
     def _fleet(self, order: Order) -> Iterator[Fleet]:

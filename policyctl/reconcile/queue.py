@@ -29,6 +29,7 @@ from policyctl.remote.postgres_shared import HOST_TABLE, STATE_TABLE
 from policyctl.report.format import count
 
 SCHEMA = "policyctl_queue"
+WATCH = "watch"  # the caller of an order
 QUEUE, SWEEP_QUEUE = "environments", "sweep"
 TASK = "policyctl.environment"
 _MAKING = 0x706C6379_0003  # advisory lock
@@ -80,6 +81,10 @@ STOPPED_HALFWAY = (
     "a worker was stopped while it applied this, so a part of what was shown may be written, and the plan is another one by "
     "now; plan again"
 )
+
+
+class Withdrawn(PolicyctlError):
+    """A job that is not wanted any more before a worker began to write."""
 
 
 class Order(NamedTuple):
@@ -135,10 +140,17 @@ class JobQueue:
             return dict(connection.execute(_COUNTS).fetchall())
 
     def raise_if_over(self, run: str) -> None:
-        """Raise PolicyctlError unless a run still waits for its results."""
+        """Raise Withdrawn unless a run still waits for its results."""
         with self.session() as connection:
             if not _one(connection, _IS_AWAITED, run, _AWAITED):
-                raise PolicyctlError("its run ended and did not withdraw it, so nothing is done; start or resume the run")
+                raise Withdrawn("its run ended or withdrew it, so nothing is done; start or resume the run")
+
+    def withdraw_all(self, runs: str) -> None:
+        """Withdraw what no worker has begun to write of the runs whose ids begin so: of a watch that led before."""
+        with self.session() as connection:
+            connection.execute("DELETE FROM policyctl_run WHERE starts_with(run, %s)", (runs,))
+            statement = "DELETE FROM procrastinate_jobs WHERE status = 'todo' AND starts_with(queueing_lock, %s)"
+            connection.execute(statement, (runs,))
 
     def workers(self) -> int | None:
         """How many workers are alive; None where no queue was made yet. Nothing is written."""
@@ -276,10 +288,11 @@ class QueueRunner:
         """The results as they come."""
         heard, noted = time.monotonic(), -math.inf
         while self._left:
-            if time.monotonic() - noted > _LONELY:
+            stopped = self._stopped()
+            if time.monotonic() - noted > _LONELY and not (stopped and self._order.caller == WATCH):
                 noted = time.monotonic()
                 connection.execute(_WAITS, (self._order.run,))
-            found = self._withdrawn(connection) if self._stopped() else []
+            found = self._withdrawn(connection) if stopped else []
             found += self._new(connection)
             self._answered = time.monotonic()
             if not found and time.monotonic() - heard > _LONELY:
@@ -316,7 +329,10 @@ class QueueRunner:
             self._warn(f"no worker is at work on {self._queue.identity}; start one: policyctl worker")
 
     def _withdrawn(self, connection: Connection) -> list[EnvironmentResult]:
-        """What is not done any more: the jobs that no worker has begun, and without any worker alive those too that one had."""
+        """What is not done any more: the jobs that no worker has begun, and without any worker alive those too that one had.
+        For a watch, a worker that has begun one but does not write yet does not write it either."""
+        if self._order.caller == WATCH:
+            connection.execute("DELETE FROM policyctl_run WHERE run = %s", (self._order.run,))
         rows = connection.execute(_WITHDRAW, ([*self._left.values()], _ALIVE)).fetchall()
         begun = {job for job, attempts, status in rows if attempts or status == "doing"}
         gone = {job for job, _, _ in rows}

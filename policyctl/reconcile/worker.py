@@ -7,14 +7,13 @@ import json
 import logging
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import procrastinate
 
 from policyctl.errors import Incomplete, PolicyctlError, RemoteError, StalePlan
 from policyctl.plan.fleet import EnvironmentResult, write_result
-from policyctl.reconcile.queue import QUEUE, STOPPED_HALFWAY, SWEEP_QUEUE, TASK, JobQueue, Order, read_order
+from policyctl.reconcile.queue import QUEUE, STOPPED_HALFWAY, SWEEP_QUEUE, TASK, JobQueue, Order, Withdrawn, read_order
 from policyctl.remote.postgres_shared import Interrupted
 
 _SWEEP = "policyctl.sweep"
@@ -44,7 +43,7 @@ class Worker:
         warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`handle` does an environment's part of an order, and returns its result and the options that match no policy so
-        far (None: nothing was planned). It may raise Interrupted, after which the job is done again; no other exception."""
+        far (None: nothing was planned). It may raise Interrupted, after which the job is done again, no other exception."""
         self._queue, self._handle, self._threads, self._heartbeat = queue, handle, threads, heartbeat
         self._warn = warn
         for library in ("procrastinate", "psycopg.pool"):  # what matters of it is in results and warnings
@@ -97,10 +96,13 @@ class Worker:
             order = read_order(data)
             self._queue.raise_if_over(order.run)
             (result, idle), run = self._handle(name, order), order.run
-            if again and result.code == StalePlan.exit_code:
-                result = replace(result, code=Incomplete.exit_code, reason=STOPPED_HALFWAY)
+            if again and (result.code == StalePlan.exit_code or result.status == "not begun"):
+                result = _halfway(name)
         except (Interrupted, RemoteError):  # of the queue itself: `handle` returns those of remotes
             raise
+        except Withdrawn as error:
+            found = EnvironmentResult(name, "not begun", reason=str(error))
+            result, idle, run = _halfway(name) if again and order.command == "apply" else found, None, order.run
         except PolicyctlError as error:
             result, idle = EnvironmentResult(name, "failed", error.exit_code, str(error)), None
             run = str(data.get("run", ""))
@@ -109,3 +111,8 @@ class Worker:
                 "INSERT INTO policyctl_result (run, environment, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
                 (run, name, json.dumps({"result": write_result(result), "idle": idle})),
             )
+
+
+def _halfway(name: str) -> EnvironmentResult:
+    """The result of an environment whose first worker ended in the middle."""
+    return EnvironmentResult(name, "failed", Incomplete.exit_code, STOPPED_HALFWAY)

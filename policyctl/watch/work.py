@@ -72,8 +72,9 @@ class Work(Protocol):
         """Note that an environment has what was approved for it. Returns whether the settings of now were approved with it.
         Never raises; what could not be noted is noted later."""
 
-    def apply(self, name: str, look: Look) -> EnvironmentResult:
-        """Apply the plan of a look, or nothing if it is another one by now. Never raises."""
+    def apply(self, name: str, look: Look) -> EnvironmentResult | None:
+        """Apply the plan of a look, or nothing if it is another one by now; None if that was withdrawn before it began, since
+        other files are in use or the time to write is over. Never raises."""
 
     def credentials(self, name: str) -> CredentialsMark:
         """The credentials of an environment, as they are now."""
@@ -156,7 +157,9 @@ def visit_environment(
         decision = Decision(False, f"an approval, which cannot be read: {text_of(error)}")
     looked = clock.seconds()
     begin(look)
-    applied = work.apply(name, look) if decision.apply and may_write() else None
+    applied = None
+    if decision.apply and may_write() and (applied := work.apply(name, look)) is None:
+        decision = Decision(False, "another look", clock.now())
     access = "" if why_not else own.access
     visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):

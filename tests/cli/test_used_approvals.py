@@ -11,6 +11,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from policyctl.ci.comments import not_begun
+from policyctl.cli.watch_work import EnvironmentWork
+from policyctl.plan.approval import APPLIED
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
@@ -248,3 +251,23 @@ def test_an_apply_in_part_does_not_release_what_needs_approvals(watched: TenantO
     watched.push(p=EVIL)
     assert "waits for an approval: no merged plan " in watched.work.policyctl("watch", "--once").out
     assert watched.live == {"p": "b", "q": "a"}
+
+
+def test_what_was_withdrawn_before_it_began_uses_no_approval(watched: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched.refuses = False
+    watched.merge(5, p=RISKY, q=B)
+    approved = watched.forge.bodies[0]
+    seen: list[str] = []
+    with monkeypatch.context() as busy:
+        busy.setattr(EnvironmentWork, "_applied", lambda *_: seen.append(watched.forge.bodies[0]))
+        assert "another look" in watched.work.policyctl("watch", "--once").out
+    assert ["Used by policyctl watch" in one for one in seen] == [True]
+    assert watched.forge.bodies[0] == approved
+    watched.push()
+    assert watched.work.policyctl("watch", "--once").code == 0
+    assert watched.live == {"p": "risky", "q": "b"}
+
+
+def test_what_was_noted_by_another_meanwhile_stays() -> None:
+    body = f"<!-- x -->\n\nUsed by it.\n\nApplied.\n\n<!-- policyctl {APPLIED} -->\n"
+    assert not_begun(body, "Used by it.") == body

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,8 @@ from policyctl.reconcile.queue import JobQueue
 from policyctl.remote.postgres_shared import LeaderState, LeadLost, PaceTable, SharedHostPace
 from tests.git_repo import git
 from tests.postgres import PostgresServer
+from tests.remote.fake_server import Reply, Seen, Silence, standing_in
+from tests.remote.fake_tenant import Tenant
 from tests.server.tenants import serving_tenants
 from tests.server.workers import write_repository
 
@@ -164,3 +168,90 @@ def test_without_its_database_a_process_keeps_to_its_own_pace(queue: JobQueue, p
     now = clock()
     assert [round(pace.slot(now) - now, 3) for _ in range(3)] == [0.0, 0.1, 0.2]
     table.close()
+
+
+CONFIG = """\
+scope: ['virtual-policy/*']
+environments:
+  a: {remote: 'URL-A', watch: {apply: on-merge, interval: 2s}}
+  b: {remote: 'URL-B'MORE, watch: {apply: APPLY, interval: 2s, windows: [WINDOW]}}
+"""
+
+
+class Busy:
+    """Two tenants with one policy each; a takes its time for a write until it is released."""
+
+    def __init__(self) -> None:
+        self.a, self.b = Tenant(), Tenant()
+        self.writing, self.released, self.written = threading.Event(), threading.Event(), list[str]()
+        for one in (self.a, self.b):
+            one.put(policy("x/a"))
+
+    def answer_a(self, seen: Seen) -> Reply | Silence:
+        if seen.method == "PUT":
+            self.writing.set()
+            self.released.wait(60)
+        return self.a(seen)
+
+    def answer_b(self, seen: Seen) -> Reply | Silence:
+        if seen.method == "PUT":
+            self.written.append(seen.json["policy"]["targets"][0]["model_name"])
+        return self.b(seen)
+
+
+def policy(model: str) -> dict[str, Any]:
+    found = {"strategy": {"mode": "single"}, "targets": [{"model_name": f"virtual-model/{model}", "weight": 1}]}
+    names = dict.fromkeys(("name", "display_name", "description"), "virtual-policy/chat")
+    return {"id": "chat", **names, "policy": found}
+
+
+DENIED = "{kind: deny, at: '* * * * *', for: 2m, manual: true}"
+NO_LONGER = {
+    "taken back": ({"model": "x/a"}, "b  in_sync"),
+    "suspended": ({"more": ", suspend: {reason: moving}"}, "b  suspended"),
+    "in a deny window": ({"window": DENIED}, "waits for another look"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", NO_LONGER)
+def test_what_waits_for_a_worker_is_not_written_once_the_branch_does_not_want_it(
+    case: str, tmp_path: Path, database: str, queue: JobQueue
+) -> None:
+    source, busy = tmp_path / "source", Busy()
+    (source / "policies").mkdir(parents=True)
+    with standing_in(busy.answer_a) as a, standing_in(busy.answer_b) as b, ExitStack() as stack:
+
+        def push(model: str = "x/risky", apply: str = "on-merge", window: str = "", more: str = "") -> None:
+            given = {"URL-A": a.url, "URL-B": b.url, "APPLY": apply, "WINDOW": window, "MORE": more}
+            config = reduce(lambda text, key: text.replace(key, given[key]), given, CONFIG)
+            (source / "policies" / "policyctl.yaml").write_text(config, "utf-8")
+            text = f"    - model_name: virtual-model/{model}\n"
+            head = "spec_version: v1\nkind: model\nname: chat\npolicy:\n  strategy: {mode: single}\n  targets:\n"
+            (source / "policies" / "chat.yaml").write_text(head + text, "utf-8")
+            git(source, "add", ".")
+            git(source, "commit", "--quiet", "--message=x")
+
+        def start(*arguments: str) -> subprocess.Popen[str]:
+            return stack.enter_context(started(tmp_path / arguments[0], database, *arguments, "--source", str(source)))
+
+        git(source, "init", "--quiet", "--initial-branch=main")
+        push("x/a", "never")
+        push("x/b", "never")
+        read_until(start("worker", "--threads", "1"), "Working for")
+        watch = start("watch", "--all", "--on", "queue", "--port", "0", "--poll", "1s")
+        assert busy.writing.wait(30)
+        read_until(watch, "b  pending")
+        with queue.session() as connection:
+            connection.execute('LISTEN "procrastinate_queue_v1#environments"')
+            push()
+            assert list(connection.notifies(timeout=60, stop_after=1))
+        changed, line = NO_LONGER[case]
+        push(**changed)
+        read_until(watch, line)
+        with queue.session() as connection:
+            jobs = "SELECT args ->> 'environment' FROM procrastinate_jobs WHERE queue_name = 'environments'"
+            assert connection.execute(jobs).fetchall() == [("a",)]
+        busy.released.set()
+        read_until(watch, "a  in_sync")
+    assert busy.written == []

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -27,12 +27,7 @@ from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
 from policyctl.reconcile.fleet import run_ids
-from policyctl.reconcile.queue import (
-    JobQueue,
-    Order,
-    QueueRunner,
-    read_order,
-)
+from policyctl.reconcile.queue import WATCH, JobQueue, Order, QueueRunner, Withdrawn, read_order
 from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.postgres_shared import Interrupted, remote_lock
 from tests.conftest import Policyctl
@@ -286,7 +281,7 @@ def test_a_run_is_waited_for_as_long_as_its_process_is_there(database: str, monk
             assert next(results).status == "planned"
         QueueRunner(queue, Order("gone", "plan", "", files), lambda name: name).submit(["t-2"])
         connection.execute(age)
-        with pytest.raises(PolicyctlError, match="its run ended and did not withdraw it"):
+        with pytest.raises(PolicyctlError, match="its run ended or withdrew it"):
             queue.raise_if_over("gone")
 
 
@@ -430,3 +425,79 @@ def test_a_worker_goes_on_once_its_database_is_back(tmp_path: Path, monkeypatch:
             worker.kill()
             worker.communicate()
         assert "Traceback" not in log.read_text("utf-8")
+
+
+# What a watch does not want any more
+
+
+NEVER_NOW = {
+    "a deny window": "windows: [{kind: deny, at: '* * * * *', for: 2m}]",
+    "a deny window in which people may write": "windows: [{kind: deny, at: '* * * * *', for: 2m, manual: true}]",
+    "outside of its allow windows": "windows: [{kind: allow, at: '0 0 29 2 *', for: 1s}]",
+}
+
+
+def configured(text: str) -> str:
+    """Add settings to those of the fleet, and commit them. Returns the hash of the files."""
+    file = Path("policies/policyctl.yaml")
+    file.write_text(file.read_text("utf-8") + text, "utf-8")
+    git(Path(), "commit", "--quiet", "--all", "--message=settings")
+    return open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+
+
+def awaited(queue: JobQueue, run: str) -> None:
+    with queue.session() as connection:
+        connection.execute("INSERT INTO policyctl_run (run, at) VALUES (%s, now())", (run,))
+
+
+@pytest.mark.usefixtures("fleet")
+@pytest.mark.parametrize("case", NEVER_NOW)
+def test_a_worker_writes_for_a_watch_only_in_its_windows(case: str, database: str) -> None:
+    files, queue = configured(f"watch: {{{NEVER_NOW[case]}}}\n"), JobQueue(database)
+    awaited(queue, "run")
+    with working(database) as jobs:
+        watch, _ = jobs("t-0", Order("run", "apply", "", files, caller=WATCH))
+        person, _ = jobs("t-1", Order("run", "apply", "", files))
+    assert (watch.status, "nothing was written to t-0: " in watch.reason) == ("not begun", True)
+    assert (person.status, person.code) == (("failed", 3) if case == "a deny window" else ("applied", 0))
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_does_not_begin_what_a_watch_withdrew_while_it_waited(policyctl: Policyctl, database: str) -> None:
+    files, queue = open_fleet(Options(), EVERY).files.digest(open_config(Options())), JobQueue(database)
+    order = Order("run", "apply", "", files, caller=WATCH)
+    awaited(queue, "run")
+    with working(database) as jobs:
+        assert jobs("t-0", order)[0].status == "applied"
+        queue.withdraw_all("run")
+        withdrawn, _ = jobs("t-1", order)
+    assert (withdrawn.status, "its run ended or withdrew it" in withdrawn.reason) == ("not begun", True)
+    assert [policyctl("plan", "--env", name, "--detailed-exitcode").code for name in ("t-0", "t-1")] == [0, 2]
+
+
+@pytest.mark.parametrize(("attempts", "became"), [(0, "not begun"), (1, "failed")])
+@pytest.mark.usefixtures("fleet")
+def test_what_a_worker_did_not_begin_is_not_a_failure(attempts: int, became: str, database: str) -> None:
+    """Where its first worker ended in the middle, a part may be written."""
+    queue, files = JobQueue(database), configured(f"watch: {{{NEVER_NOW['a deny window']}}}\n")
+    runner = QueueRunner(queue, Order("run", "apply", "", files, caller=WATCH), lambda name: name)
+    runner.submit(["t-0"])
+    with queue.session() as connection:
+        connection.execute("UPDATE procrastinate_jobs SET attempts = %s", (attempts,))
+    with working(database):
+        (found,) = runner.work(lambda name: EnvironmentResult(name, "done"))
+    assert found.status == became
+
+
+@pytest.mark.parametrize("caller", [WATCH, ""])
+def test_a_watch_that_withdraws_a_job_withdraws_what_a_worker_has_begun_to_plan(caller: str, queue: JobQueue) -> None:
+    """A run of a person waits for what was begun, as long as its process is there."""
+    runner = QueueRunner(queue, Order("run", "apply", "", "", caller=caller), lambda name: name, lambda: True)
+    runner.submit(["t-0", "t-1"])
+    with queue.session() as connection:
+        worker = "INSERT INTO procrastinate_workers DEFAULT VALUES"
+        connection.execute(worker)
+        connection.execute("UPDATE procrastinate_jobs SET status = 'doing' WHERE args ->> 'environment' = 't-0'")
+    assert next(runner.work(lambda name: EnvironmentResult(name, "done"))).status == "not begun"
+    with pytest.raises(Withdrawn) if caller else nullcontext():
+        queue.raise_if_over("run")

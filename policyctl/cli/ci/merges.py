@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from policyctl.ci import open_forge
-from policyctl.ci.comments import approval_in, begun, is_in
+from policyctl.ci.comments import approval_in, begun, is_in, not_begun
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed
 from policyctl.cli.github_actions import repository_path
 from policyctl.errors import PolicyctlError, StalePlan
@@ -55,6 +55,13 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
             raise StalePlan(f"another run used the approval of pull request {name} meanwhile; nothing more is written")
         if not approval.begun:
             forge.rewrite(found[name], begun(found[name].body, sentence, forge.commit))
+
+
+def give_back(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
+    """Note on these pull requests that an apply, noted with a `sentence`, did not begin: they approve what they did."""
+    for merge, ours in waiting_merges(forge, environment, directory)[0]:
+        if merge.name in uses:
+            forge.rewrite(ours[-1], not_begun(ours[-1].body, sentence))
 
 
 def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
