@@ -343,6 +343,29 @@ def test_a_new_environment_is_reached_once_a_person_applied_it(work: Work, monke
         assert "new  in_sync" in look(work, "--all")
 
 
+def test_an_environment_that_was_away_is_reached_as_before(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one without approvals, and whatever the next pull request for it was planned with."""
+    for name in ("WXO_TOKEN", "DEV_TOKEN"):
+        monkeypatch.setenv(name, SECRET)
+    work.project.policy("base", MODELS[0])
+    with standing_in(tenant(base=MODELS[0])) as prod, standing_in(Tenant()) as dev, standing_in(Tenant()) as evil:
+        usual = environment("prod", prod.url)
+        for more in (environment("dev", dev.url, "", "DEV_TOKEN"), "", environment("dev", evil.url, "", "DEV_TOKEN")):
+            write(work, usual, more)
+            push(work)
+            out = look(work, "--all")
+        assert "dev  refused" in out
+        assert evil.seen == []
+        work.base = work.forge.head
+        work.project.policy("web")
+        assert work.comment(5, "--env", "dev").code == 0
+        push(work)
+        work.forge.merge(5, str(work.forge.head))
+        planned = len(evil.seen)
+        look(work, "--all")
+        assert len(evil.seen) == planned
+
+
 def test_a_pull_request_for_something_else_does_not_approve_where_a_push_led(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
