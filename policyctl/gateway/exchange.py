@@ -15,6 +15,9 @@ MOST_HEAD = 64 * 1024  # bytes of a head, and of what is between two parts of a 
 MOST_UNREAD = 256 * 1024  # bytes of a body that wait for their reader, before no more are taken from the socket
 LARGE = 1 << 18  # bytes of a request that is written in slices
 
+CLOSED = "it was closed"
+_FRAMES = (b"content-length", b"transfer-encoding")
+
 Part = bytes | memoryview
 
 
@@ -89,6 +92,8 @@ class Exchange:
         """Nothing more will come. For some bodies this is their end."""
         if self._has_head and self._needs_end:
             self._end()
+        else:
+            self.fail(CLOSED)
 
     def fail(self, why: str) -> None:
         """End an answer that is not whole. What has come of it can still be read."""
@@ -134,7 +139,7 @@ class Exchange:
             self._size += len(name) + len(value)
             if self._size > MOST_HEAD:
                 raise ValueError
-            self.headers.append((name.lower(), value))
+            self.headers.append((name.strip().lower(), value))
 
     def on_headers_complete(self) -> None:
         if self.is_whole:
@@ -144,9 +149,8 @@ class Exchange:
             self.headers.clear()
             return
         self.status, self._has_head, self._size = status, True, 0
-        headers = dict(self.headers)
-        is_chunked = headers.get(b"transfer-encoding", b"").lower().rstrip().endswith(b"chunked")
-        self._needs_end = b"content-length" not in headers and not is_chunked
+        # Whatever names a framing: one that ends with its connection could be cut off and pass as whole.
+        self._needs_end = not any(name in _FRAMES for name, _ in self.headers)
         self._wake()
 
     def on_body(self, data: bytes) -> None:
@@ -228,14 +232,16 @@ class HttpConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def eof_received(self) -> None:
-        if self._exchange is not None:
-            self._exchange.feed_end()
+        exchange = self._exchange
+        if exchange is not None:
+            exchange.feed_end()
+        self.abort()  # the loop would first write all of a large request, which may not be taken any more
 
     def connection_lost(self, error: Exception | None) -> None:
         exchange = self._exchange
         self.abort()
         if exchange is not None:
-            exchange.fail("it was closed" if error is None else reason_of(error))
+            exchange.fail(CLOSED if error is None else reason_of(error))
         self._on_lost(self)
 
     def pause_writing(self) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
-from policyctl.gateway.exchange import Broken, Exchange, HttpConnection, Part, reason_of
+from policyctl.gateway.exchange import CLOSED, Broken, Exchange, HttpConnection, Part, reason_of
 
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
 IDLE_SECONDS = 4.0  # before an idle connection is closed: Node and uvicorn close theirs after 5, others later
@@ -148,7 +148,7 @@ class HttpPool:
             connected.close()
             raise
         if not connection.is_open:
-            raise Broken("it was closed")
+            raise Broken(CLOSED)
         self._open.add(connection)
         return connection
 

@@ -35,7 +35,7 @@ class ClientProtocol(HttpToolsProtocol):
 
     _late: asyncio.TimerHandle | None = None
     _task: asyncio.Task[None] | None = None  # of the newest request that has begun; with pipelining others wait
-    _head = 0  # bytes of a head that is not complete
+    _quiet = 0  # bytes since the last head or part of a body
     _in_head = True
 
     def connection_made(self, transport: Any) -> None:
@@ -61,7 +61,7 @@ class ClientProtocol(HttpToolsProtocol):
         self.tasks.add(self._task)
 
     def data_received(self, data: bytes) -> None:
-        self._head += len(data)
+        self._quiet += len(data)
         self._unset_keepalive_if_required()
         try:
             self._parse(memoryview(data))
@@ -70,8 +70,11 @@ class ClientProtocol(HttpToolsProtocol):
             self.send_400_response(_INVALID)
         if self.cycle is None or self.cycle.response_complete:
             self._expect_head()
-        if self._in_head and self._head > HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
+        if self._quiet > HEAD_BYTES and not self.transport.is_closing():
+            if self._in_head:
+                self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
+            else:  # trailers, or what a chunk has beside its data; the answer may have begun
+                self.transport.close()
 
     def _parse(self, rest: memoryview) -> None:
         """Parse what came. Upgrade is ignored (RFC 9110, 7.8). Raises HttpParserError."""
@@ -100,10 +103,18 @@ class ClientProtocol(HttpToolsProtocol):
         self._in_head = True
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # a trailer is not a header (RFC 9110, 6.5.1)
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        self._quiet = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade():
             return  # the request is read again
-        self._in_head, self._head = False, 0
+        self._in_head, self._quiet = False, 0
         if self._late is not None:
             self._late.cancel()
             self._late = None
@@ -112,7 +123,7 @@ class ClientProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self._head = 0
+        self._quiet = 0
         super().on_message_complete()
         if not self.pipeline:  # after a large part of a body nothing would be read, so not that the client leaves
             self.flow.resume_reading()

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -78,6 +79,32 @@ def test_the_body_of_a_request_is_never_the_next_request(gateway: Running, case:
     for parts in ([head + body], [head, body]):
         found = answers(gateway, *parts)
         assert [one[:3] for one in found] == [b"400"] + [b"200"] * ("close" not in case)
+
+
+TRAILER = b"authorization: Bearer key\r\nx-request-id: of-a-trailer\r\nopenai-beta: of-a-trailer\r\n\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["with the body", "apart"])
+def test_a_trailer_is_not_a_header(gateway: Running, apart: bool) -> None:
+    """A proxy in front has checked and set the headers, and passes trailers on as they are."""
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({})
+    head, body = post(b"", chunked=True)
+    sent = (head, body.removesuffix(b"\r\n"), TRAILER) if apart else (head + body.removesuffix(b"\r\n") + TRAILER,)
+    found, _ = answers(gateway, *sent)
+    assert found.startswith(b"200 OK")
+    assert b"of-a-trailer" not in found
+    assert "of-a-trailer" not in gateway.upstream.heard[0].headers.values()
+
+
+@pytest.mark.parametrize("begin", [b"0\r\n", b"1;"], ids=["trailers", "an extension of a chunk"])
+def test_what_is_neither_head_nor_body_has_a_bound(gateway: Running, begin: bytes) -> None:
+    head, _ = post(b"", chunked=True)
+    with connected(gateway) as raw, suppress(ConnectionError):
+        raw.sendall(head + begin)
+        for _ in range(1000):  # until the connection is closed
+            raw.sendall(b"a:b\r\n" * 1000 if begin == b"0\r\n" else b"x" * 5000)
+        pytest.fail("5 MB were taken")
 
 
 @pytest.mark.parametrize("line", [b"CONNECT /v1/models HTTP/1.1", b"CONNECT localhost:80 HTTP/1.1", b"PRI * HTTP/2.0"])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.gateway.exchange import MOST_HEAD, Broken, Exchange, HttpConnection
+from policyctl.gateway.exchange import CLOSED, MOST_HEAD, Broken, Exchange, HttpConnection
 
 
 class Read(NamedTuple):
@@ -23,7 +23,7 @@ class Read(NamedTuple):
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LONG = b"x" * (MOST_HEAD + 1)
-CLOSED, NOT_HTTP, TOO_LONG = "it was closed", "what came is not HTTP", "it has a head that is too long"
+NOT_HTTP, TOO_LONG = "what came is not HTTP", "it has a head that is too long"
 
 WHOLE: dict[str, tuple[bytes, Read]] = {
     "a length": (OK + b"content-length: 3\r\n\r\nabc", Read(200, b"abc", keeps=True)),
@@ -55,6 +55,15 @@ BROKEN: dict[str, tuple[bytes, Read]] = {
     "nothing": (b"", Read(0, b"", why=CLOSED)),
     "half a head": (OK + b"content-le", Read(0, b"", why=CLOSED)),
     "half a body": (OK + b"content-length: 3\r\n\r\nab", Read(200, b"ab", why=CLOSED)),
+    "half a body, with a space behind the header's name": (
+        OK + b"content-length : 3\r\n\r\nab",
+        Read(200, b"ab", why=CLOSED),
+    ),
+    "half of the chunks, with one too": (
+        OK + b"transfer-encoding : chunked\r\n\r\n1\r\na\r\n",
+        Read(200, b"a", why=CLOSED),
+    ),
+    "a framing that is not known": (OK + b"transfer-encoding: chunked, gzip\r\n\r\nab", Read(200, b"ab", why=CLOSED)),
     "half of the chunks": (OK + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n", Read(200, b"a", why=CLOSED)),
     "all but the last line": (OK + b"transfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\n", Read(200, b"a", why=CLOSED)),
     "only what comes before": (b"HTTP/1.1 100 X\r\n\r\n", Read(0, b"", why=CLOSED)),
@@ -77,7 +86,6 @@ def read(*parts: bytes) -> Read:
         if part and not exchange.feed(part):
             break
     exchange.feed_end()
-    exchange.fail(CLOSED)
 
     async def taken() -> Read:
         body = b""

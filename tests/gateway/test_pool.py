@@ -216,6 +216,43 @@ def test_an_answer_that_comes_before_the_request_was_sent_is_read_and_its_connec
     asyncio.run(test())
 
 
+ENDS: dict[str, tuple[bytes, int]] = {
+    "without an answer": (b"", 0),
+    "with an answer that ends with it": (b"HTTP/1.1 413 X\r\n\r\nx", 413),
+    "in the middle of an answer": (b"HTTP/1.1 413 X\r\ncontent-length: 3\r\n\r\nx", 413),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_a_model_that_ends_its_side_ends_the_connection_although_it_takes_no_more_of_the_request(case: str) -> None:
+    """Else the rest of a large request would be kept for as long as the model keeps its other side open."""
+    answer, status = ENDS[case]
+    seen = asyncio.Event()
+
+    async def end(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer)
+        writer.write_eof()
+        await seen.wait()
+
+    async def test() -> None:
+        async with connected(end) as (pool, model), asyncio.timeout(10):
+            asked = pool.post(Place.of(model.url), b"unread: 1\r\n", [b"x" * (100 * LARGE)])
+            if status:
+                exchange = await asked
+                assert exchange.status == status
+                with suppress(Broken):
+                    assert await whole(exchange) == b"x"
+                    assert case == "with an answer that ends with it"
+            else:
+                with pytest.raises(Broken, match="it was closed"):
+                    await asked
+            while pool._open:
+                await asyncio.sleep(0)
+            seen.set()
+
+    asyncio.run(test())
+
+
 @pytest.mark.parametrize("sizes", [[LARGE], [1, 3 * LARGE + 7, 5], [LARGE - 1, LARGE - 1]], ids=str)
 def test_a_large_request_arrives_whole(sizes: list[int]) -> None:
     body = [random.Random(size).randbytes(size) for size in sizes]
