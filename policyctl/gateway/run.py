@@ -23,6 +23,7 @@ from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.observed import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
+AHEAD_BYTES = 64 * 1024  # that a client may send behind a request that is not answered yet
 _INVALID = "Invalid HTTP request received."
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -36,6 +37,7 @@ class ClientProtocol(HttpToolsProtocol):
     _late: asyncio.TimerHandle | None = None
     _task: asyncio.Task[None] | None = None  # of the newest request that has begun; with pipelining others wait
     _quiet = 0  # bytes since the last head or part of a body
+    _ahead = 0  # bytes behind a request that is not answered yet
     _in_head = True
 
     def connection_made(self, transport: Any) -> None:
@@ -70,11 +72,29 @@ class ClientProtocol(HttpToolsProtocol):
             self.send_400_response(_INVALID)
         if self.cycle is None or self.cycle.response_complete:
             self._expect_head()
+        self._read_ahead(len(data))
         if self._quiet > HEAD_BYTES and not self.transport.is_closing():
             if self._in_head:
                 self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
             else:  # trailers, or what a chunk has beside its data; the answer may have begun
                 self.transport.close()
+
+    def _read_ahead(self, size: int) -> None:
+        """Read on while requests wait for the one under way, since only what is read shows that a client has left."""
+        self._ahead = self._ahead + size if self.pipeline else 0
+        if self._ahead > AHEAD_BYTES:
+            self.transport.close()
+        elif self.pipeline:
+            self.flow.resume_reading()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer a request that cannot be read, unless that would be taken for a part of the answer under way."""
+        cycle = self.cycle
+        is_answered = cycle is None or cycle.response_complete
+        if is_answered or (cycle.more_body and not cycle.response_started and not self.pipeline):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
 
     def _parse(self, rest: memoryview) -> None:
         """Parse what came. Upgrade is ignored (RFC 9110, 7.8). Raises HttpParserError."""

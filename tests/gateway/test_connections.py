@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.gateway.live import Running, running, sends
+from tests.gateway.live import EVENTS, Running, event, running, sends
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
 BODY = b'{"model":"p","messages":[]}'
@@ -114,24 +114,85 @@ def test_a_tunnel_or_another_version_of_http_ends_the_connection(gateway: Runnin
     assert b"connection: close" in found
 
 
-def test_a_client_that_leaves_after_a_large_body_ends_the_request(gateway: Running) -> None:
-    """Though nothing was sent to it yet, so that no write fails."""
-    begun = asyncio.Event()
+async def silent(*_: object) -> None:
+    await asyncio.sleep(60)
 
-    async def silent(*_: object) -> None:
-        begun.set()
-        await asyncio.sleep(20)
 
-    gateway.take({"large": SINGLE}, "a")
-    gateway.upstream.play({"a": [silent]})
-    head, body = post(b"", json.dumps({"model": "large", "text": "x" * 3_000_000}).encode())
-    with connected(gateway) as raw:
-        raw.sendall(head + body)
-        gateway.call(asyncio.wait_for(begun.wait(), 10))
-    left = 'requests_total{policy="virtual-policy/large",operation="chat/completions",status="499"} 1'
+def until_left(gateway: Running, policy: str, requests: int = 1) -> None:
+    """Wait until so many requests of a policy have ended because their clients had left."""
+    left = f'requests_total{{policy="virtual-policy/{policy}",operation="chat/completions",status="499"}} {requests}'
     end = time.monotonic() + 5
     while left not in gateway.client.get("/metrics").text:
         assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("size", [1, 3_000_000])
+@pytest.mark.parametrize("behind", [b"", FIRST, FIRST * 5], ids=["alone", "another behind", "several behind"])
+def test_a_client_that_leaves_ends_its_request(gateway: Running, size: int, behind: bytes) -> None:
+    """Though nothing was sent to it yet, so that no write fails; whatever it has sent behind."""
+    begun = asyncio.Event()
+
+    async def begin(*_: object) -> None:
+        begun.set()
+        await silent()
+
+    name = f"left-{size}-{len(behind)}"
+    gateway.take({name: SINGLE}, "a")
+    gateway.upstream.play({"a": [begin]})
+    head, body = post(b"", json.dumps({"model": name, "text": "x" * size}).encode())
+    with connected(gateway) as raw:
+        raw.sendall(head + body)
+        gateway.call(asyncio.wait_for(begun.wait(), 10))
+        raw.sendall(behind)
+    until_left(gateway, name)
+    assert gateway.upstream.calls == ["a"]
+
+
+def test_a_client_that_leaves_with_its_requests_in_one_packet_ends_the_one_under_way(gateway: Running) -> None:
+    gateway.take({"piped": SINGLE}, "a")
+    gateway.upstream.play({"a": [silent]})
+    with connected(gateway) as raw:
+        raw.sendall(b"".join(post(b"", b'{"model":"piped"}')) * 2)
+        while not gateway.upstream.calls:
+            gateway.call(_turns())
+    until_left(gateway, "piped")
+    assert gateway.upstream.calls == ["a"]
+
+
+def test_a_client_may_send_some_of_its_requests_ahead(gateway: Running) -> None:
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({})
+    requests = b"".join(post(b"")) * 3
+    assert [one[:3] for one in answers(gateway, requests[:200], requests[200:] + FIRST)] == [b"200"] * 5
+    gateway.upstream.play({"a": [silent]})
+    with connected(gateway) as raw, suppress(ConnectionError):
+        for _ in range(1000):  # until the connection is closed
+            raw.sendall(requests * 10)
+        pytest.fail("megabytes were taken")
+
+
+@pytest.mark.parametrize("behind", [b"what?\r\n\r\n", b"GET /" + b"x" * 70_000], ids=["not HTTP", "too long"])
+@pytest.mark.parametrize("between", [b"", FIRST], ids=["next", "in the pipeline"])
+def test_what_cannot_be_read_is_not_answered_within_the_answer_under_way(
+    gateway: Running, behind: bytes, between: bytes
+) -> None:
+    """It would be taken for a part of it."""
+
+    async def stream(writer: asyncio.StreamWriter, _: object) -> None:
+        writer.write(EVENTS + event("first"))
+        await silent()
+
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({"a": [stream]})
+    with connected(gateway) as raw:
+        raw.sendall(b"".join(post(b"")))
+        found = b""
+        while b"first" not in found:
+            found += raw.recv(1 << 16)
+        raw.sendall(between + behind)
+        found += b"".join(iter(lambda: raw.recv(1 << 16), b""))
+    assert found.count(b"HTTP/1.1") == 1
+    assert found.endswith(b'data: "first"\n\n\r\n')
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")

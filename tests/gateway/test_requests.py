@@ -486,29 +486,6 @@ def test_what_cannot_be_a_count_of_tokens_is_not_counted(gateway: Running, usage
     assert 'tokens_total{model="odd"' not in text
 
 
-def test_a_client_that_leaves_with_a_request_in_the_pipeline_ends_the_one_under_way(gateway: Running) -> None:
-    begun = asyncio.Event()
-
-    async def silent(*_: object) -> None:
-        begun.set()
-        await asyncio.sleep(20)
-
-    gateway.take({"piped": SINGLE}, "a")
-    gateway.upstream.play({"a": [silent]})
-    body = b'{"model":"piped"}'
-    head = (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2]))) as raw:
-        raw.sendall((head % len(body) + body) * 2)
-        gateway.call(asyncio.wait_for(begun.wait(), 10))
-    left = 'requests_total{policy="virtual-policy/piped",operation="chat/completions",status="499"} 1'
-    end = time.monotonic() + 5
-    while left not in gateway.client.get("/metrics").text:
-        assert time.monotonic() < end
-    assert gateway.upstream.calls == ["a"]
-
-
 class BrokenTable(RouteTable):
     """A table with a bug in it."""
 
