@@ -157,7 +157,8 @@ class GatewayApp:
         asking = Asking(request.operation, fields, {**up, b"x-request-id": request.id.encode()})
         reply = await relay(table, route, asking, self._upstreams, request.relayed, self._sleep)
         del fields, asking  # a stream may last long
-        self._release(request)
+        if reply.source is None or reply.source.is_sent:
+            self._release(request)
         try:
             await self._pass_on(request, reply, send)
         finally:

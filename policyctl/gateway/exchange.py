@@ -102,6 +102,11 @@ class Exchange:
             self._leave()
 
     @property
+    def is_sent(self) -> bool:
+        """Whether the request was written as a whole, or will not be."""
+        return self._connection is None or self._connection.is_sent
+
+    @property
     def is_full(self) -> bool:
         """Whether more has come than should wait for its reader."""
         return self._size > MOST_UNREAD
@@ -199,6 +204,11 @@ class HttpConnection(asyncio.Protocol):
                 await (asyncio.sleep(0) if self._full is None else self._full)
 
     @property
+    def is_sent(self) -> bool:
+        """Whether the last request was written as a whole."""
+        return self._writing is None or self._writing.done()
+
+    @property
     def is_open(self) -> bool:
         """Whether it can take a request."""
         return not self._transport.is_closing()
@@ -253,8 +263,7 @@ class HttpConnection(asyncio.Protocol):
         self._full = None
 
     def _finish(self, exchange: Exchange) -> None:
-        is_written = self._writing is None or self._writing.done()
-        if not exchange.keeps_connection or not is_written or not self.is_open:
+        if not exchange.keeps_connection or not self.is_sent or not self.is_open:
             self.abort()
             return
         self._exchange = self._writing = None

@@ -23,6 +23,7 @@ from policyctl.gateway.app import GatewayApp
 from policyctl.gateway.observed import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
+TAKE_SECONDS = 60  # within which a client takes more of its answer
 AHEAD_BYTES = 64 * 1024  # that a client may send behind a request that is not answered yet
 _INVALID = "Invalid HTTP request received."
 IDLE_SECONDS = 75  # before an idle connection of a client is closed
@@ -35,6 +36,7 @@ class ClientProtocol(HttpToolsProtocol):
     """A client's connection: ends the request under way when it is lost, and limits how long a head may be and take."""
 
     _late: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
     _task: asyncio.Task[None] | None = None  # of the newest request that has begun; with pipelining others wait
     _quiet = 0  # bytes since the last head or part of a body
     _ahead = 0  # bytes behind a request that is not answered yet
@@ -45,8 +47,9 @@ class ClientProtocol(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._late is not None:
-            self._late.cancel()
+        for timer in (self._late, self._stuck):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         if self._task is not None:
             self._task.cancel()
@@ -78,6 +81,18 @@ class ClientProtocol(HttpToolsProtocol):
                 self.send_400_response(f"The head has more than {HEAD_BYTES} bytes.")
             else:  # trailers, or what a chunk has beside its data; the answer may have begun
                 self.transport.close()
+
+    def pause_writing(self) -> None:
+        """Give a client its time to take what was sent."""
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def _read_ahead(self, size: int) -> None:
         """Read on while requests wait for the one under way, since only what is read shows that a client has left."""

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 import pytest
 
+from policyctl.gateway import run
 from tests.gateway.live import EVENTS, Running, event, running, sends
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
@@ -157,6 +158,23 @@ def test_a_client_that_leaves_with_its_requests_in_one_packet_ends_the_one_under
             gateway.call(_turns())
     until_left(gateway, "piped")
     assert gateway.upstream.calls == ["a"]
+
+
+def test_a_client_that_takes_nothing_of_its_answer_is_left(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would hold a request of those that there may be at once for as long as it likes."""
+    monkeypatch.setattr(run, "TAKE_SECONDS", 0.2)
+
+    async def endless(writer: asyncio.StreamWriter, _: object) -> None:
+        writer.write(EVENTS)
+        while True:
+            writer.write(event("x" * 100_000))
+            await writer.drain()
+
+    gateway.take({"stuck": SINGLE}, "a")
+    gateway.upstream.play({"a": [endless]})
+    with connected(gateway) as raw:
+        raw.sendall(b"".join(post(b"", b'{"model":"stuck"}')))
+        until_left(gateway, "stuck")
 
 
 def test_a_client_may_send_some_of_its_requests_ahead(gateway: Running) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 import tracemalloc
 from typing import Any
 
+from policyctl.gateway.app import GatewayLimits
 from policyctl.gateway.ask import MOST_FIELDS
-from tests.gateway.live import EVENTS, Running, Writer, answer_of, event
+from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
+from tests.gateway.live import EVENTS, Running, Writer, answer_of, event, running
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
 MODELS = [f"m{number}" for number in range(8)]
@@ -58,6 +61,36 @@ def test_the_body_of_a_request_is_held_once_until_a_model_answers(gateway: Runni
     assert len(held) == 8
     assert max(held[:-1]) < 1.5
     assert held[-1] < 0.2
+
+
+async def answer_early(reader: asyncio.StreamReader, writer: Writer) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(EVENTS + event("first"))
+    try:
+        await asyncio.sleep(60)
+    finally:
+        writer.transport.abort()
+
+
+def test_a_body_counts_until_it_was_sent() -> None:
+    """Also where its model answers before it has read it."""
+    with running(limits=GatewayLimits(bodies=20 << 20)) as live:
+        server = live.call(asyncio.start_server(answer_early, "127.0.0.1", 0))
+        base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        documents = {f"virtual-policy/{name}": {"name": name, "policy": SINGLE} for name in "pq"}
+        documents["virtual-policy/q"]["policy"] = {**SINGLE, "targets": [{"model_name": "b"}]}
+        upstreams = {"a": Upstream("a", "a", base), "b": Upstream("b", "b", live.upstream.base)}
+        live.app.table = RouteTable(PolicySnapshot(documents, upstreams))
+        live.upstream.play({})
+        text = "x" * (12 << 20)
+        with live.client.stream("POST", "/v1/chat/completions", json={"model": "p", "text": text}) as answer:
+            assert answer.status_code == 200
+            second = live.chat("q", text=text)
+            assert (second.status_code, second.json()["error"]["code"]) == (503, "overloaded")
+        end = time.monotonic() + 10
+        while live.chat("q", text=text).status_code != 200:
+            assert time.monotonic() < end
+        live.loop.call_soon_threadsafe(server.close)
 
 
 def test_text_that_is_split_among_packets_arrives_whole(gateway: Running) -> None:
