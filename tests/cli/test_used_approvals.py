@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from policyctl.ci.comments import not_begun
+from policyctl.cli import watch_look
+from policyctl.cli.ci.merges import why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.plan.approval import APPLIED
 from tests.cli.forges import Forge
@@ -271,3 +274,26 @@ def test_what_was_withdrawn_before_it_began_uses_no_approval(watched: TenantOf, 
 def test_what_was_noted_by_another_meanwhile_stays() -> None:
     body = f"<!-- x -->\n\nUsed by it.\n\nApplied.\n\n<!-- policyctl {APPLIED} -->\n"
     assert not_begun(body, "Used by it.") == body
+
+
+def test_what_is_merged_while_a_watch_settles_is_not_noted_as_applied(
+    watched: TenantOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched.refuses = False
+    watched.merge(5, p=B)
+    watched.write(p=RISKY)
+    assert watched.work.comment(6).code == 0
+    asked = why_not_head
+
+    def merged(*args: Any) -> str | None:
+        why = asked(*args)
+        if watched.live["p"] == "b" and len(watched.forge.merges) == 1:
+            watched.forge.merge(6, "d" * 40)
+        return why
+
+    monkeypatch.setattr(watch_look, "why_not_head", merged)
+    watched.push(p=B)
+    assert watched.work.policyctl("watch", "--once").code == 0
+    assert len(watched.forge.merges) == 2
+    assert watched.forge.comments[5][0]["body"].endswith(f"<!-- policyctl {APPLIED} -->\n")
+    assert "<!-- policyctl sha256:" in watched.forge.comments[6][0]["body"]
