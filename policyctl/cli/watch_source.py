@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,11 @@ from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.settings import variable_warnings
-from policyctl.load.discovery import stamp, stamps
+from policyctl.load.discovery import find_config, load_config, stamp, stamps
 from policyctl.load.git import git_folder, repository_top
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.source import read_bytes
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import without_userinfo
 
@@ -83,29 +85,44 @@ class WatchSource(Protocol):
     def open(self, revision: str) -> Opened:
         """The files of that revision. Raises PolicyctlError."""
 
-    def uncommitted(self) -> str | None:
-        """Why the files may not be those of a commit; None if they are, or are not in a repository."""
+    def uncommitted(self, opened: Opened) -> str | None:
+        """Why the opened files may not be those of a commit; None if they are, or are not in a repository."""
 
 
 class DirectorySource:
-    """A directory of the disk. Its revision is the checked out commit and a hash of the files' sizes and times."""
+    """A directory of the disk. Its revision is the checked out commit and a hash of the sizes and times of all that is read."""
 
     def __init__(self, options: Options, chosen: EnvironmentFilter) -> None:
         self._options, self._chosen = options, chosen
         self._mark = self._revision = ""
+        self._beside: list[Path] = []  # what policyctl.yaml refers to
         self.place = _place_of(options.dir)
 
     def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:  # noqa: ARG002 - it is quick
         from policyctl.load.git.checkout import checked_out  # imports subprocess
 
+        if self._stamped() != self._mark:
+            self._beside = self._find_beside()
+            self._mark, commits = self._stamped(), checked_out(self._options.dir)
+            self._revision = f"{commits[0][:_SHORT]}+{self._mark}" if commits else self._mark
+        return self._revision
+
+    def _stamped(self) -> str:
         found, top = [*stamps(self._options.dir, _SUFFIXES)], repository_top(self._options.dir.absolute())
         if top is not None:
             found.append(stamp(str(git_folder(top) / "logs" / "HEAD")))  # which each commit and checkout writes
-        mark = hashlib.sha256(repr(found).encode()).hexdigest()[:_SHORT]
-        if mark != self._mark:
-            commits = checked_out(self._options.dir)
-            self._mark, self._revision = mark, f"{commits[0][:_SHORT]}+{mark}" if commits else mark
-        return self._revision
+        found += [stamp(str(path)) for path in self._beside]
+        return hashlib.sha256(repr(found).encode()).hexdigest()[:_SHORT]
+
+    def _find_beside(self) -> list[Path]:
+        """The inventories, and the files in the repository that settings refer to; none of a configuration that is broken."""
+        from policyctl.load.referred import referred_paths
+
+        try:
+            config, top = load_config(find_config(self._options.dir)), repository_top(self._options.dir.absolute())
+        except PolicyctlError:
+            return []
+        return [*config.inventories, *([] if top is None else (top / path for path in referred_paths(top, config)))]
 
     def open(self, revision: str) -> Opened:
         from policyctl.load.git.checkout import checked_out, default_branch
@@ -123,8 +140,8 @@ class DirectorySource:
         branch = (default_branch(self._options.dir) or "") if commits else ""
         return Opened(fleet, commits[0] if commits else None, self.place, branch)
 
-    def uncommitted(self) -> str | None:
-        from policyctl.load.git.checkout import is_as_committed
+    def uncommitted(self, opened: Opened) -> str | None:
+        from policyctl.load.git.checkout import is_as_committed, unlike_index
         from policyctl.load.git.repository import find_repository
 
         try:
@@ -135,7 +152,18 @@ class DirectorySource:
             return None
         if (repository.git_folder / "index.lock").exists():
             return "git is at work there, or was cut off (index.lock)"
-        return None if is_as_committed(self._options.dir, CONFIG_FILE) else "git status shows what differs"
+        if not is_as_committed(self._options.dir, CONFIG_FILE):
+            return "git status shows what differs"
+        fleet = opened.fleet
+        own = [path for path in (fleet.config.path, *fleet.config.inventories) if path is not None]
+        try:
+            read = fleet.files.files.contents | {os.path.realpath(path): read_bytes(path) for path in own}
+            beside = {os.path.realpath(path): read_bytes(path) for path in self._beside if path.is_file()}
+            differ, unknown = unlike_index(self._options.dir, beside | read)
+        except PolicyctlError as error:
+            return str(error)
+        found = sorted({*differ, *(file for file in unknown if file in read)})  # a secret may well be in no commit
+        return f"no commit has {found[0]} as it is" if found else None
 
 
 def _place_of(directory: Path) -> str:
@@ -204,7 +232,7 @@ class MirrorSource:
         make_folder(self._top)
         return fetch_mirror(self._top, self._url, self._ref, stopped)
 
-    def uncommitted(self) -> str | None:
+    def uncommitted(self, opened: Opened) -> str | None:  # noqa: ARG002 - a mirror has commits alone
         return None
 
     def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:

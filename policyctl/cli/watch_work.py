@@ -133,7 +133,7 @@ class EnvironmentWork:
         return None if newest == self._revision else "the newest files, which are not in use yet"
 
     def uncommitted(self) -> str | None:
-        if (why := self._source.uncommitted()) is not None:
+        if (why := self._source.uncommitted(self.opened)) is not None:
             return f"the files, which are not as committed: {why}"
         # A directory must also be as it was when it was read: a checkout may have ended only now. A mirror has commits alone.
         return self.outdated() if self.opened.then is None else None

@@ -23,7 +23,9 @@ from policyctl.watch.memory import FILE
 from policyctl.watch.notify import FILE as SPOOL_FILE
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
-from tests.git_repo import commit
+from tests.git_repo import commit, git
+from tests.remote.fake_server import standing_in
+from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import LOCAL, edit, live_documents
 
 CONFIG = """\
@@ -147,6 +149,66 @@ def test_a_directory_that_is_not_as_committed_is_looked_at_and_not_applied(
     commit(repository.folder, "policies")
     policyctl("watch", "--once")
     assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def _ignored(repository: Project) -> str:
+    (repository.folder / ".git" / "info").mkdir()
+    (repository.folder / ".git" / "info" / "exclude").write_text("draft*\n")
+    repository.policy("draft", "virtual-model/x/c")
+    return "policies/draft.yaml"
+
+
+def _marked(flag: str) -> Callable[[Project], str]:
+    def mark(repository: Project) -> str:
+        git(repository.folder, "update-index", flag, "policies/chat.yaml")
+        repository.policy("chat", "virtual-model/x/c")
+        return "policies/chat.yaml"
+
+    return mark
+
+
+def _inventory(repository: Project) -> str:
+    (repository.folder / "rows.csv").write_text("n,m\ndev,virtual-model/x/c\n")
+    return str(repository.folder / "rows.csv")
+
+
+UNSEEN: dict[str, Callable[[Project], str]] = {  # by git status, or because it is beside the directory
+    "a file that git ignores": _ignored,
+    "a file that is assumed to be unchanged": _marked("--assume-unchanged"),
+    "a file that is left to the working tree": _marked("--skip-worktree"),
+    "an inventory above the directory": _inventory,
+}
+
+
+@pytest.mark.parametrize("case", UNSEEN)
+def test_what_no_commit_has_is_not_applied(case: str, project: Project, policyctl: Policyctl) -> None:
+    """Whatever git takes for unchanged: what was read is compared with the commit."""
+    fleet = "fleet: [{from: rows.csv, name: '{{ n }}', vars: [m], defaults: {remote: local}}]\nwatch: {apply: on-merge}\n"
+    (project.folder / "policyctl.yaml").write_text(fleet)
+    (project.folder / "rows.csv").write_text("n,m\ndev,virtual-model/x/a\n")
+    project.policy("chat", "virtual-model/x/a")
+    project.policy("led", "'{{ m }}'")
+    commit(project.folder)
+    assert "applied" in policyctl("watch", "--once", "--all").out
+    before = live_documents(DEV)
+    file = UNSEEN[case](project)
+    ran = policyctl("watch", "--once", "--all")
+    assert f"; waits for the files, which are not as committed: no commit has {file} as it is\n" in ran.out
+    assert live_documents(DEV) == before
+
+
+def test_a_secret_beside_the_files_is_in_no_commit(project: Project, policyctl: Policyctl) -> None:
+    (project.folder / ".gitignore").write_text("key\n")
+    with standing_in(Tenant()) as server:
+        login = "{type: bearer, token: 'file:../key'}"
+        project.write(
+            "policyctl.yaml",
+            f"environments: {{dev: {{remote: '{server.url}', auth: {login}, watch: {{apply: on-merge}}}}}}\n",
+        )
+        project.policy("chat", "virtual-model/x/a")
+        commit(project.folder)
+        (project.folder / "key").write_text("secret")
+        assert "in_sync    applied: Git moved" in policyctl("watch", "--once").out
 
 
 def test_a_directory_that_changed_since_it_was_read_is_not_applied(

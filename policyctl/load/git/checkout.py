@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -103,18 +103,32 @@ def converted(directory: Path, contents: Mapping[str, bytes]) -> Converted | Non
     An edited file is what its author wrote, but one that git rewrites because of an attribute has content that is in no
     revision. Raises PolicyctlError if git cannot be asked.
     """
-    repository = find_repository(directory)
-    if repository is None:
-        return None
-    places = {_place(file, directory): file for file in contents}
-    folder, top = repository.path_of(directory), f"{repository.top}/"
-    others = [path.removeprefix(top) for path in places if path.startswith(top) and not path.startswith(top + folder)]
-    for home, entries in _with_submodules(repository, [folder, *others] if folder else []):
-        found = {entry: places.get(f"{home.top}/{entry.path}") for entry in entries if entry.mode in _FILES}
-        other = {entry.path: file for entry, file in found.items() if file and not _is_blob(contents[file], entry.id)}
+    for home, found in _indexed(directory, contents):
+        other = {entry.path: file for entry, file in found.items() if not _is_blob(contents[file], entry.id)}
         for path, why in _not_edited(home, list(other)) if other else ():
             return Converted(other[path], why)
     return None
+
+
+def unlike_index(directory: Path, contents: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
+    """Of these files those that the index has with other content, whatever git takes for unchanged, and those that it does not
+    have; `contents` is as for `converted`. Raises PolicyctlError if git cannot be asked."""
+    found = {file: entry.id for _, entries in _indexed(directory, contents) for entry, file in entries.items()}
+    other = [file for file, identifier in found.items() if not _is_blob(contents[file], identifier)]
+    return other, [file for file in contents if file not in found]
+
+
+def _indexed(directory: Path, files: Collection[str]) -> Iterator[tuple[Repository, dict[_IndexEntry, str]]]:
+    """Those of the files that an index has, by their entries there: of the repository, and of its submodules."""
+    repository = find_repository(directory)
+    if repository is None:
+        return
+    places = {_place(file, directory): file for file in files}
+    folder, top = repository.path_of(directory), f"{repository.top}/"
+    others = [path.removeprefix(top) for path in places if path.startswith(top) and not path.startswith(top + folder)]
+    for home, entries in _with_submodules(repository, [folder, *others] if folder else []):
+        there = ((entry, places.get(f"{home.top}/{entry.path}")) for entry in entries if entry.mode in _FILES)
+        yield home, {entry: file for entry, file in there if file is not None}
 
 
 def _place(file: str, directory: Path) -> str:
