@@ -641,7 +641,9 @@ def test_a_person_gives_overrides_beside_the_digest(github: Forge, tmp_path: Pat
 
 
 def test_guards_do_not_block_the_way_back_after_an_emergency(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
+    """With an audit record, which the jobs share."""
     repository = made(tmp_path, github, policyctl)
+    repository.runner.audit = str(tmp_path / "audit.jsonl")
     config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
     repository.write("policyctl", f"{config}guards: {{max_traffic_shift: 10, deny_new: provider}}\n")
     repository.push()

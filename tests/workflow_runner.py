@@ -49,6 +49,7 @@ class Runner:
     fork: bool = False
     digest: str = ""  # what a person gives who starts the workflow by hand
     overrides: str = ""  # and what they override
+    audit: str = ""  # the variable POLICYCTL_AUDIT
     before: str = ""  # what main was before the push that a run is for
     pull: int = 5  # the pull request that a run is for
     target: str = "main"  # the branch that the pull request is for
@@ -155,6 +156,7 @@ class Runner:
                 **service,
                 "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
                 "GITHUB_WORKFLOW": "policyctl" if self.forge.kind == "github" else "",
+                **({"POLICYCTL_AUDIT": self.audit} if self.audit else {}),
                 "RUNNER_TEMP": str(self.temporary),
                 "GITHUB_STEP_SUMMARY": str(self.checkout.parent / "summary"),
                 "GITHUB_OUTPUT": str(self.checkout.parent / "outputs"),

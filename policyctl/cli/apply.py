@@ -113,8 +113,8 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
     "--base",
     callback=_revision,
     metavar="REVISION",
-    help="Treat a change back to what a policy was where this branch left REVISION, before it was edited on the remote, as a "
-    "restoration, which the guards max_traffic_shift and deny_new accept.",
+    help="Treat a change back to what a policy was where this branch left REVISION as a restoration, if --audit shows that it "
+    "was applied last; the guards max_traffic_shift and deny_new accept it.",
 )
 @with_past
 @click.option(
@@ -211,7 +211,7 @@ def _review_one(
     if planfile is not None:
         from policyctl.cli.saved import read_saved  # builds the models of a saved plan
 
-        return read_saved(options, planfile, selection, overrides, base)
+        return read_saved(options, planfile, selection, overrides, base, audit)
     session = open_session(options, past=past)
     require_writable(session.url)
     return session, review_directory(session, selection, overrides, base=base, audit=audit)

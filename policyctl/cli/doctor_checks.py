@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from policyctl import __version__
 from policyctl.cli.console import Console
-from policyctl.cli.history import AUDIT_VARIABLE
-from policyctl.cli.options import Options
+from policyctl.cli.options import AUDIT_VARIABLE, Options
 from policyctl.cli.queue import VARIABLE as DATABASE_VARIABLE
 from policyctl.cli.queue import open_queue
 from policyctl.cli.session import Session, open_config, session_of

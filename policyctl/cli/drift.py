@@ -10,8 +10,7 @@ import click
 
 from policyctl.cli import completion
 from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.history import audit_option
-from policyctl.cli.options import NAMES, Options, with_form, with_options
+from policyctl.cli.options import NAMES, Options, audit_option, with_form, with_options
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Incomplete, UsageError

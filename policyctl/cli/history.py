@@ -10,7 +10,7 @@ import click
 
 from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import Options, with_form, with_options
+from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, with_form, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import state_folder
 from policyctl.plan.audit import AuditEntry
@@ -21,22 +21,6 @@ from policyctl.report.outcomes import history_json, history_text
 if TYPE_CHECKING:
     from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.fleet import Run
-
-AUDIT_VARIABLE = "POLICYCTL_AUDIT"
-
-
-def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """--audit, as `record`: an AuditRecord, or None; `text` describes it."""
-    help_text = f"{text}  [{AUDIT_VARIABLE}]"
-    return click.option("--audit", "record", envvar=AUDIT_VARIABLE, callback=_record, metavar="FILE|DATABASE", help=help_text)
-
-
-def _record(_: click.Context, __: click.Parameter, text: str | None) -> AuditRecord | None:
-    if text is None:
-        return None
-    from policyctl.reconcile.audit import audit_record
-
-    return audit_record(text)
 
 
 def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:

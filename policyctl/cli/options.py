@@ -7,12 +7,17 @@ from functools import wraps
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from policyctl.cli import completion
 from policyctl.errors import UsageError
+
+if TYPE_CHECKING:
+    from policyctl.reconcile.audit import AuditRecord
+
+AUDIT_VARIABLE = "POLICYCTL_AUDIT"
 
 
 class Commands(click.Group):
@@ -182,3 +187,17 @@ _OPTIONS: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("-q", "--quiet"), {"is_flag": True, "help": "Only problems and the last line, as text.  [POLICYCTL_QUIET]"}),
     (("-v", "--verbose"), {"count": True, "help": "Show more; -vv for a bug report.  [POLICYCTL_VERBOSE]"}),
 )
+
+
+def audit_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--audit, as `record`: an AuditRecord, or None; `text` describes it."""
+    help_text = f"{text}  [{AUDIT_VARIABLE}]"
+    return click.option("--audit", "record", envvar=AUDIT_VARIABLE, callback=_record, metavar="FILE|DATABASE", help=help_text)
+
+
+def _record(_: click.Context, __: click.Parameter, text: str | None) -> AuditRecord | None:
+    if text is None:
+        return None
+    from policyctl.reconcile.audit import audit_record
+
+    return audit_record(text)

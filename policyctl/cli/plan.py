@@ -12,7 +12,7 @@ import click
 from policyctl.cli import completion
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
-from policyctl.cli.options import ALL, NAMES, Options, with_form, with_options
+from policyctl.cli.options import ALL, NAMES, Options, audit_option, with_form, with_options
 from policyctl.cli.queue import with_queue
 from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past, with_selection
@@ -32,6 +32,7 @@ from policyctl.report.plan_view import PlanView
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
     from policyctl.load.base_config import BaseConfig
+    from policyctl.reconcile.audit import AuditRecord
 
 
 Form = Literal["text", "json", "markdown", "html", "csv", "junit"]
@@ -109,6 +110,7 @@ def _report(text: str) -> tuple[Form, Path]:
     metavar="REVISION",
     help="Take remote, auth and safety settings from where this branch left REVISION, and show what it changes in them.",
 )
+@audit_option("What apply --audit adds to; it shows who moved what, and with --base what is a restoration.")
 @with_past
 @click.option("--test", "tests", is_flag=True, help="Run the scenario tests too; a plan with a failed one approves nothing.")
 @click.option(
@@ -129,6 +131,7 @@ def plan(
     reports: Reports,
     detailed_exitcode: bool,
     base: str | None,
+    record: AuditRecord | None,
     to: str | None,
     tests: bool,
     parallelism: int | None,
@@ -150,10 +153,10 @@ def plan(
         from policyctl.cli.fleet import open_fleet
 
         fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past, marks=bool(out))
-        return _plan_several(fleet, pace._replace(parallelism=parallelism or pace.parallelism), output)
+        return _plan_several(fleet, pace._replace(parallelism=parallelism or pace.parallelism), output, record)
     _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held, past=past)
-    review = review_directory(session, selection, overrides, base=base, tests=tests)
+    review = review_directory(session, selection, overrides, base=base, tests=tests, audit=record)
     if held is not None:
         review = as_merged(review, session, held)
     console, pages = session.console, {form, *(one for one, _ in reports)} & {"markdown", "html"}
@@ -177,11 +180,12 @@ class _Output(NamedTuple):
     detailed: bool
 
 
-def _plan_several(fleet: Fleet, pace: Pace, output: _Output) -> int:
+def _plan_several(fleet: Fleet, pace: Pace, output: _Output, record: AuditRecord | None) -> int:
     """Plan several environments and report them together."""
     from policyctl.cli.fleet import plan_fleet, render_fleet
     from policyctl.plan.fleet import write_plans
 
+    fleet.audit = record
     result, console = plan_fleet(fleet, pace), fleet.console
     view = fleet_view_of(result, fleet.options.dir)
     if output.out is not None:

@@ -17,12 +17,11 @@ from policyctl.lint.settings import idle_anywhere
 from policyctl.load.git import repository_top
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
-from policyctl.plan.diff import differs
+from policyctl.plan.change import normal_of
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
-from policyctl.policy.document import Document
-from policyctl.policy.live import LiveRows
+from policyctl.policy.document import Document, digest
 from policyctl.reconcile.models import KnownModels, check_models
 from policyctl.reconcile.observe import observe, with_consumers
 from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_blocked, raise_if_refused
@@ -52,7 +51,7 @@ def review_directory(
 ) -> Review:
     """Read the directory and the remote, and compare. Raises InvalidInput with every error, and prints warnings.
 
-    A change back to the `base` revision after an edit of the remote is a restoration. With `tests` scenario tests are run too.
+    A change back to the `base` revision, as it was applied last, is a restoration. With `tests` the scenario tests are run too.
     Raises UsageError for options that match no policy, unless they go to `on_idle`: see `idle_options`. The `audit` file, as
     far as there is one, shows what was written last. `judged` looks for who moved each change also where environments share a
     directory.
@@ -64,9 +63,8 @@ def review_directory(
     declared = loaded.declared._replace(before=before.declared)
     with session.reader() as reader, session.console.progress.of("Comparing", "live policy") as step:
         models = KnownModels(reader, loaded.models)
-        known = before.led_away(models, loaded.names)
         review = plan_directory(
-            reader, loaded.desired, session.environment, settings, selection, declared, step, unread, known, models
+            reader, loaded.desired, session.environment, settings, selection, declared, step, unread, before.documents, models
         )
         if on_idle is None:
             raise_if_idle(selection, overrides, loaded.names, review.live)
@@ -220,26 +218,21 @@ class Before:
     def __init__(self, session: Session, base: str | None, audit: AuditRecord | None = None) -> None:
         """The `audit` record may not exist yet."""
         self._session, self._base = session, base
-        self._audit = audit if audit is not None and audit.exists() else None
+        self._audit = audit if base is not None and audit is not None and audit.exists() else None
 
-    def led_away(self, models: KnownModels, files: frozenset[str]) -> Callable[[Plan, LiveRows], Mapping[str, Document]]:
-        """The policies by canonical name, without those that a plan leads there though it is not known that the remote moved
-        and Git did not: what was never live is not brought back. `files` are the names that the files have."""
-
-        def documents(plan: Plan, observed: LiveRows) -> Mapping[str, Document]:
-            known = {} if self._base is None or self._read is None else self._read[0]
-            there = [one for one in plan.policies if one.after is not None and one.name in known]
-            back = [one for one in there if one.after is not None and not differs(one.after, known[one.name])]
-            if not back:
-                return known
-            evidence = self._session.evidence(self._audit, _RECENT, self._base)
-            spell = models.speller(files.union(observed.live))
-            review = Review(plan, models_before=observed.models)
-            drifts = evidence.judge(back, self._session.environment, review, spell)
-            kept = known.keys() - {one.change.name for one in drifts if one.moved != "remote" or one.base is None}
-            return {name: known[name] for name in kept}
-
-        return documents
+    def documents(self, plan: Plan) -> Mapping[str, Document]:
+        """The policies by canonical name; of those that a plan changes only what the audit record shows to have been applied
+        last. Git alone cannot show that, and what was never live is not brought back."""
+        if self._base is None or self._audit is None or self._read is None:
+            return {}
+        applied = self._session.evidence(self._audit, _RECENT, self._base).applied(plan.remote)
+        known = self._read[0]
+        others = {
+            change.name
+            for change in plan.policies
+            if change.after is None or digest(normal_of(change.after)) != applied.get(change.name)
+        }
+        return {name: known[name] for name in known.keys() - others}
 
     @property
     def declared(self) -> DeclaredModels | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,9 +34,17 @@ from policyctl.remote.open import require_writable
 from policyctl.report.format import escape, value
 from policyctl.report.plan_text import elided
 
+if TYPE_CHECKING:
+    from policyctl.reconcile.audit import AuditRecord
+
 
 def read_saved(
-    options: Options, planfile: Path, selection: Selection, overrides: Overrides, base: str | None
+    options: Options,
+    planfile: Path,
+    selection: Selection,
+    overrides: Overrides,
+    base: str | None,
+    audit: AuditRecord | None = None,
 ) -> tuple[Session, Review]:
     """A saved plan, checked against its environment, the remote as it is now, and the safety rules."""
     if selection != Selection():
@@ -61,12 +69,12 @@ def read_saved(
         loaded = session.read(lenient=True).loaded
         with session.console.progress.of("Comparing", "live policy") as step:
             plan = plan._replace(overrides=overrides.given)  # only overrides that are given now count
-            before = Before(session, base)
+            before = Before(session, base, audit)
             loaded = loaded._replace(declared=loaded.declared._replace(before=before.declared))
             settings = overrides.on(session.environment.settings)
             models = KnownModels(reader, loaded.models)
-            review = review_saved(reader, plan, loaded, settings, step, before.led_away(models, loaded.names))
-            review = without_edited(review, session, settings, models.speller(review.live | loaded.names), base=base)
+            review = review_saved(reader, plan, loaded, settings, step, before.documents)
+            review = without_edited(review, session, settings, models.speller(review.live | loaded.names), audit, base)
         review = read_consumers_of(review, reader, loaded, settings, session, overrides)
     if past is not None:
         review = gone_back(review, past)

@@ -125,6 +125,13 @@ def last_writes(entries: Iterable[AuditEntry], remote: str) -> dict[str, LastWri
     return found
 
 
+def last_applied(entries: Iterable[AuditEntry], remote: str) -> dict[str, str | None]:
+    """The digest of each policy and model of a remote as it was last applied from files, whatever single commands wrote later.
+    `entries` are folded."""
+    own = (one for one in entries if one.remote == remote and one.outcome in GOOD)
+    return {one.name: one.after for one in own if one.origin.command.split(" ")[0] not in ("policy", "model")}
+
+
 def judge(change: Change, past: Past, written: LastWrite | None) -> Drift:
     """Which side of a change moved: by the audit record if it has the policy, else by history."""
     return _by_history(change, past) if written is None else _by_audit(change, past, written)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
@@ -15,7 +15,7 @@ from policyctl.load.history import History, PastVersion
 from policyctl.load.unread import UnreadFiles
 from policyctl.plan.audit import AuditEntry, fold
 from policyctl.plan.change import Change, Desired, equal, normal_of
-from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, judge, last_writes
+from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, judge, last_applied, last_writes
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest
@@ -74,6 +74,10 @@ class Evidence:
         if self._base is not None:
             self._search_base(searches, self._base, environment)
         return [judge(one, searches[one.name].past, writes.get(one.name)) for one in wanted]
+
+    def applied(self, remote: str) -> Mapping[str, str | None]:
+        """See `last_applied`; nothing without an audit record."""
+        return last_applied(self._entries_about(remote), remote)
 
     @property
     def extent(self) -> tuple[int | None, str | None]:

@@ -76,7 +76,7 @@ def plan_directory(
     declared: DeclaredModels = NOTHING,
     on_row: Callable[[], object] = lambda: None,
     unread: UnreadFiles | None = None,
-    base: Callable[[Plan, LiveRows], Mapping[str, Document]] = lambda *_: {},
+    base: Callable[[Plan], Mapping[str, Document]] = lambda _: {},
     models: KnownModels | None = None,
 ) -> Review:
     """Read the remote and compare. `settings` are the environment's, with the overrides of the command line.
@@ -105,7 +105,7 @@ def plan_directory(
     plan = plan._replace(settings=environment.decides)
     written = frozenset(policy.name for policy in desired if is_as_written(policy, observed.live.get(policy.name)))
     compared = [policy.name for policy in desired if policy.name not in written and selection.takes(policy.name)]
-    reviewed = review(plan, observed, settings, declared, base(plan, observed) if writes else None, compared, written)
+    reviewed = review(plan, observed, settings, declared, base(plan) if writes else None, compared, written)
     reviewed = reviewed._replace(refusals=(*reviewed.refusals, *_not_new(reader, plan)))
     if unread and removes:
         named = {policy.name for policy in desired}
@@ -248,7 +248,7 @@ def review_saved(
     loaded: Loaded,
     settings: Settings,
     on_row: Callable[[], object] = lambda: None,
-    base: Callable[[Plan, LiveRows], Mapping[str, Document]] = lambda *_: {},
+    base: Callable[[Plan], Mapping[str, Document]] = lambda _: {},
 ) -> Review:
     """Check a saved plan against the remote as it is now and against every rule that a plan made now would meet.
 
@@ -262,7 +262,7 @@ def review_saved(
     observed = observe(reader, on_row)
     removes = may_remove(reader, settings)
     plan = with_recomputed_counts(plan, {one.name: one for one in loaded.desired}, observed, settings, removes=removes)
-    reviewed = review(plan, observed, settings, loaded.declared, base(plan, observed))
+    reviewed = review(plan, observed, settings, loaded.declared, base(plan))
     writes = any(change.after is not None for change in plan.changes)
     models = KnownModels(reader, loaded.models)
     names = models.names if writes else frozenset()

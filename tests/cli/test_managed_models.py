@@ -223,11 +223,13 @@ def test_a_git_revision_has_models_as_rows_where_they_are_managed_then_and_now(
 
 
 def test_a_change_back_to_the_base_is_a_restoration_where_models_change_too(managed: Project, policyctl: Policyctl) -> None:
-    managed.policy("pa", MODEL.format("b"))
-    assert policyctl("apply", "--yes").code == 0
+    audit = ("--audit", ".git/audit.jsonl")
+    for model, recorded in (("b", audit), ("a", audit), ("b", ())):
+        managed.policy("pa", MODEL.format(model))
+        assert policyctl("apply", "--yes", *recorded).code == 0
     managed.policy("pa", MODEL.format("a"))
     write_model(managed, "b", config={"temperature": 0.5})
-    ran = policyctl("plan", "--base", "main")
+    ran = policyctl("plan", "--base", "main", *audit)
     assert ran.code == 0, ran.err
     assert "restoration" in ran.out
 

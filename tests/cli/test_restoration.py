@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from policyctl.cli.options import AUDIT_VARIABLE
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
 from tests.sqlite_rows import live_documents
@@ -16,8 +17,12 @@ CHAT = ("virtual-model/openai/gpt-4o", "virtual-model/google/g")
 
 
 @pytest.fixture
-def emergency(project: Project, policyctl: Policyctl) -> Project:
-    """A policy as it was reviewed and applied, and then moved to another provider by hand; a branch that adds another one."""
+def emergency(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """A policy as it was reviewed and applied, and then moved to another provider by hand; a branch that adds another one. What
+    was applied is in the audit record."""
+    monkeypatch.setenv(AUDIT_VARIABLE, str(tmp_path_factory.mktemp("audit") / "audit.jsonl"))
     project.write("policyctl.yaml", GUARDS)
     project.policy("chat", *CHAT)
     commit(project.folder)
@@ -90,29 +95,35 @@ def test_a_policy_that_was_removed_by_hand_is_restored_where_the_audit_shows_it(
 
 
 PUSHED = ("virtual-model/evil/m",)
-NEVER_LIVE: dict[str, list[tuple[str, ...]]] = {  # versions in Git: the last one is the base, and the one before was applied
-    "it is newer than what is live": [CHAT, PUSHED],
-    "it is what Git had before": [PUSHED, CHAT, PUSHED],
+NEVER_APPLIED: dict[str, tuple[list[tuple[str, ...]], bool]] = {  # the versions that were applied; whether a person edits it
+    "it is newer than what is live": ([CHAT], False),
+    "it is what was applied before": ([PUSHED, CHAT], False),
+    "it was edited on the remote too": ([CHAT], True),
+    "it was made on the remote": ([], True),
 }
 
 
-@pytest.mark.parametrize("case", NEVER_LIVE)
+@pytest.mark.parametrize("case", NEVER_APPLIED)
 @pytest.mark.parametrize("audited", [False, True])
 def test_what_git_moved_and_nothing_applied_is_not_brought_back(
     case: str, audited: bool, project: Project, policyctl: Policyctl
 ) -> None:
     """A push that no pull request showed must not lift the guards of the next one."""
-    *before, pushed = NEVER_LIVE[case]
+    versions, edited = NEVER_APPLIED[case]
     audit = ["--audit", ".git/audit.jsonl"] if audited else []
-    for models in before:
-        project.policy("chat", *models)
+    project.policy("other")
+    for models in [None, *versions]:
+        if models is not None:
+            project.policy("chat", *models)
         commit(project.folder)
-    assert policyctl("apply", "--yes", *audit).code == 0
+        assert policyctl("apply", "--yes", *audit).code == 0
+    if edited:
+        assert policyctl("policy", "add", "--name", "chat", "--model", "aws/nova", "--strategy", "single", "--yes").code == 0
     project.write("policyctl.yaml", GUARDS)
-    project.policy("chat", *pushed)
+    project.policy("chat", *PUSHED)
     commit(project.folder)
     project.policy("new")
-    for command in (["plan"], ["apply", "--yes", *audit]):
+    for command in (["plan", *audit], ["apply", "--yes", *audit]):
         ran = policyctl(*command, "--base", "HEAD")
         assert (ran.code, "restoration" in ran.out) == (3, False)
         assert "would reach evil (m), a new provider, and deny_new is provider" in ran.out
@@ -137,14 +148,20 @@ def test_an_exception_that_the_branch_adds_counts_after_its_merge(project: Proje
     assert Path("policies/c.yaml").exists()
 
 
+AUDIT = ".git/audit.jsonl"  # no commit has it
 OPENAI, EVIL, LAB = "virtual-model/openai/gpt-4o", "virtual-model/evil/m", "virtual-policy/lab"
 
 
 def led_through_lab(project: Project, policyctl: Policyctl, live: dict[str, str], base: dict[str, str]) -> None:
-    """Policies as they are live, which no commit has; and as they are at the base, from which a branch begins, with guards."""
-    for name, target in live.items():
-        project.policy(name, target)
-    assert policyctl("apply", "--yes").code == 0
+    """Policies as they are live, by hand; and as they are at the base, and were applied. A branch begins there, with guards."""
+    for policies, audit in ((base, ["--audit", AUDIT]), (live, [])):
+        for name, target in policies.items():
+            project.policy(name, target)
+        if policies is base:
+            commit(project.folder)
+        assert policyctl("apply", "--yes", *audit).code == 0
+    for name in base.keys() - live.keys():
+        assert policyctl("policy", "remove", "--name", name, "--yes").code == 0
     for name, target in base.items():
         project.policy(name, target)
     project.write("policyctl.yaml", GUARDS)
@@ -167,7 +184,7 @@ def test_a_restoration_brings_back_all_that_a_policy_leads_to(case: str, project
     live, lab, restored = LED[case]
     led_through_lab(project, policyctl, live, {"front": LAB, "lab": OPENAI})
     project.policy("lab", lab)
-    ran = policyctl("plan", "--base", "HEAD")
+    ran = policyctl("plan", "--base", "HEAD", "--audit", AUDIT)
     assert (ran.code == 0) == restored, ran.out
     front = ran.out.partition("virtual-policy/front")[2].splitlines()[1]
     assert ("restoration" in front) == restored
@@ -180,7 +197,7 @@ def test_a_policy_that_stays_is_not_brought_back_by_a_change_that_the_base_did_n
     """The base has the change, but a policy that led elsewhere; the branch only takes over what was done to that one."""
     led_through_lab(project, policyctl, {"front": LAB, "lab": OPENAI}, {"front": OPENAI, "lab": EVIL})
     project.policy("front", LAB)
-    ran = policyctl("plan", "--base", "HEAD")
+    ran = policyctl("plan", "--base", "HEAD", "--audit", AUDIT)
     assert ran.code == 3
     assert "restoration: back to the policy as it was reviewed" in ran.out
     assert "virtual-policy/front (through virtual-policy/lab) would have 100% of its requests" in ran.out
