@@ -43,7 +43,7 @@ class WatchLoop:
         self._written: Mapping[str, Watched] = {}  # the same, as the revision has them
         self._running: dict[Future[EnvironmentVisit], str] = {}
         self._seen: set[str] = set()
-        self._held: dict[str, str] = {}  # whose safety settings wait for approval, and the revision that was asked about last
+        self._looked: dict[str, str] = {}  # by environment, the revision of the last look
         self._fetching: Future[str] | None = None
         self._poll_at = self._read_at = 0.0
         self._hinted, self._stopped = Future[None](), Future[None]()
@@ -175,7 +175,6 @@ class WatchLoop:
             self._source_failed(text_of(error))
             return
         self._written, found = found, self.memory.held(found)
-        self._held = {n: self._held.get(n, "") for n, one in found.items() if self.memory.synced(n).rules != one.rules}
         before, self._environments = self._environments, found
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
@@ -209,9 +208,9 @@ class WatchLoop:
             hold = self.holds.before_look(name, own.origin, now, credentials)
             if hold is None:
                 situation = self._situation(name, now)
-                known, asked = self.board.of(name), self._held.get(name, self.revision)
-                calm = (known is None or known.state is State.IN_SYNC) and asked == self.revision
-                self._held |= {name: self.revision} if name in self._held else {}
+                known = self.board.of(name)
+                calm = known is not None and known.state is State.IN_SYNC and self._looked.get(name) == self.revision
+                self._looked[name] = self.revision
                 self._running[self._pool.submit(self._visit, name, own, situation, calm)] = name
             else:
                 self._leave(name, hold, self.schedule.again(name, now, hold.seconds))
@@ -311,10 +310,9 @@ class WatchLoop:
     def _release(self, name: str, rules: str) -> None:
         """Note that safety settings were approved, and follow those of the revision if they are these."""
         self.memory.set_synced(name, self.memory.synced(name)._replace(rules=rules))
-        if rules == (written := self._written[name]).rules:
-            self._held.pop(name, None)
-            if not written.settings.approved:
-                self._environments = self.memory.released(name, self._written)
+        written = self._written[name]
+        if rules == written.rules and not written.settings.approved:
+            self._environments = self.memory.released(name, self._written)
 
     def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:
         look, applied, now = visit.look, visit.applied, self.clock.now()

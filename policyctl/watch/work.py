@@ -143,8 +143,8 @@ def visit_environment(
     calm: bool,
 ) -> EnvironmentVisit:
     """Look at an environment, and apply its plan if its settings, the `situation` and `may_write` allow that. `begin` notes
-    what may be applied from now on, here or by others. `calm` is whether it was in sync when it was last looked at. Raises
-    only what `begin` does."""
+    what may be applied from now on, here or by others. `calm` is whether it was in sync when it was last looked at, with
+    this revision. Raises only what `begin` does."""
     began = clock.seconds()
     why_not = _why_not_reached(work, name, own, situation)
     look = why_not or _look(work, name, own, situation.synced)

@@ -256,6 +256,23 @@ def test_an_apply_in_part_does_not_release_what_needs_approvals(watched: TenantO
     assert watched.live == {"p": "b", "q": "a"}
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_what_people_applied_and_took_back_is_used_up_at_the_first_look(seen: bool, watched: TenantOf) -> None:
+    """Although nothing moved when the watch looks, whether it was here before or not."""
+    if seen:
+        assert watched.work.policyctl("watch", "--once").code == 0
+    watched.refuses = False
+    watched.merge(5, p=RISKY)
+    assert watched.work.policyctl("apply", "--yes").code == 0
+    watched.push(p=A)
+    assert watched.work.policyctl("apply", "--yes").code == 0
+    assert watched.work.policyctl("watch", "--once").code == 0
+    assert watched.forge.bodies[0].endswith("<!-- policyctl applied -->\n")
+    watched.push(p=RISKY)
+    assert "waits for an approval" in watched.work.policyctl("watch", "--once").out
+    assert watched.live["p"] == "a"
+
+
 def test_what_was_withdrawn_before_it_began_uses_no_approval(watched: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
     watched.refuses = False
     watched.merge(5, p=RISKY, q=B)

@@ -234,6 +234,29 @@ def test_what_was_in_sync_before_a_restart_shows_who_moved(tmp_path: Path, *, pu
     assert sim.seen.states("e0")[1:] == [state]
 
 
+class Settling(SimulatedWork):
+    """Notes when it was asked to note that what was approved is applied."""
+
+    def settle(self, name: str, look: Look) -> bool:
+        self.settled.append(self.clock.at)
+        return super().settle(name, look)
+
+    settled: list[float]
+
+
+def test_what_is_in_sync_settles_once_for_each_revision_and_process() -> None:
+    """Merges that change nothing on the remote, together, use their approvals too."""
+    sim = Simulation({"e0": Tenant("one", EVERY._replace(approved=True))})
+    sim.work = work = Settling(sim.clock, sim.tenants)
+    work.settled, work.concerns = [], lambda _: False
+    sim.at(400, lambda: work.push("two"))
+    sim.run(800)
+    assert len(sim.tenants["e0"].looked) > 10
+    first, second = work.settled
+    assert first < 60
+    assert 400 <= second < 500
+
+
 class Blocking(SimulatedWork):
     """One tenant does not answer until it is released."""
 
