@@ -181,11 +181,11 @@ def apply_one(
     name = session.environment.name
     result = fleet.keep(review, name, session.remote)
     raise_if_unsafe(review)
+    if not review.plan.changes:  # also of what a run that was killed wrote before it could record that
+        return replace(result, status="applied")
     if shown is not None and shown.get(name) != review.plan.digest:
         why = "its plan is not the one that was shown any more; nothing was written, plan again"
         return replace(result, status="failed", code=StalePlan.exit_code, reason=why)
-    if not review.plan.changes:
-        return replace(result, status="applied")
     if why_not is not None and (unwanted := why_not(session.environment)) is not None:
         return replace(result, status="not begun", reason=unwanted)
     own = within_windows(settings, session.environment, fleet.overrides.outside if why_not is None else None)

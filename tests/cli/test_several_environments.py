@@ -378,12 +378,25 @@ def test_a_resumed_run_is_about_the_policies_that_it_was_about(fleet: Project, p
     assert [*live_documents(database(fleet, "a3"))] == ["virtual-policy/anygem"]
 
 
-def test_a_resumed_run_applies_the_plans_that_were_approved(fleet: Project, policyctl: Policyctl) -> None:
+def approved_run_without_a2(fleet: Project, policyctl: Policyctl) -> str:
+    """The id of a run that was killed after it wrote everything, and before it recorded that of one environment."""
     digest = data_of(policyctl, "plan", "--all")["digest"]
     run = run_of(policyctl("apply", "--all", "--yes", "--expect-digest", digest).err)
     record = fleet.policies.parent / ".policyctl" / "runs" / f"{run}.jsonl"
     lines = record.read_text("utf-8").splitlines(keepends=True)
     record.write_text("".join(line for line in lines if '"environment": "t-a2"' not in line), "utf-8")
+    return run
+
+
+def test_what_a_run_wrote_and_did_not_record_is_done_when_it_is_resumed(fleet: Project, policyctl: Policyctl) -> None:
+    run = approved_run_without_a2(fleet, policyctl)
+    ran = policyctl("apply", "--resume", run, "--yes")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "1 environment: 1 without changes, 11 not selected.")
+    assert data_of(policyctl, "runs", run)["runs"][0]["left"] == []
+
+
+def test_a_resumed_run_applies_the_plans_that_were_approved(fleet: Project, policyctl: Policyctl) -> None:
+    run = approved_run_without_a2(fleet, policyctl)
     database(fleet, "a2").unlink()
     put([row("other")], database(fleet, "a2"))
     ran = policyctl("apply", "--resume", run, "--yes")
