@@ -42,6 +42,7 @@ CURRENT_SECONDS = 10  # that the first request waits at most for policies that a
 _PAGES = ("/v1/models", "/livez", "/readyz", "/metrics")
 _JSON = (b"content-type", b"application/json")
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+CLIENT_LEFT = "the client has left"  # why the task of a request is cancelled
 _TAIL = 8192  # bytes at the end of a stream in which it may report tokens
 
 
@@ -136,10 +137,14 @@ class GatewayApp:
         except Refusal as refusal:
             request.status = refusal.status
             await _send(send, refusal.status, [_JSON, *self._about(request), *refusal.headers], refusal.body)
-        except asyncio.CancelledError:
-            request.status = 499
+        except asyncio.CancelledError as error:
+            if CLIENT_LEFT in error.args:
+                request.status = 499
+            else:  # the time to finish is over
+                await self._end(request, 503, "stopped", "the gateway ends", send)
         except Exception as error:  # noqa: BLE001 - the boundary: whatever is left becomes a 500 that shows nothing of the inside
-            await self._failed(request, error, send)
+            self.observer.log("error", "bug", id=request.id, **where_raised(error))
+            await self._end(request, 500, "internal_error", "the gateway failed; see its log", send)
         finally:
             self._requests -= 1
             self._release(request)
@@ -164,13 +169,11 @@ class GatewayApp:
         finally:
             reply.drop()
 
-    async def _failed(self, request: ClientRequest, error: Exception, send: Send) -> None:
-        """Log a bug, and answer if nothing was sent yet."""
-        self.observer.log("error", "bug", id=request.id, **where_raised(error))
+    async def _end(self, request: ClientRequest, status: int, code: str, message: str, send: Send) -> None:
+        """End a request that has no answer: with an error, if nothing was sent yet."""
         if request.first_byte is None:
-            request.status = 500
-            body = error_body("the gateway failed; see its log", "gateway_error", "internal_error")
-            await _send(send, 500, [_JSON, *self._about(request)], body)
+            request.status = status
+            await _send(send, status, [_JSON, *self._about(request)], error_body(message, "gateway_error", code))
 
     def _caller(self, headers: Mapping[bytes, bytes]) -> str:
         if self.keys is None:
@@ -211,7 +214,7 @@ class GatewayApp:
         while True:
             message = await receive()
             if message["type"] != "http.request":
-                raise asyncio.CancelledError  # the client has left
+                raise asyncio.CancelledError(CLIENT_LEFT)
             chunk, more = message.get("body", b""), message.get("more_body", False)
             body += chunk
             request.held += len(chunk)

@@ -42,7 +42,8 @@ class StreamCut(Exception):
 class Reply:
     """What came back from an attempt: the answer for the rules, and what the client gets if it is the last.
 
-    `rest` follows `held`, and is None where that is all. `tokens` are those that it reports, in and out.
+    `rest` follows `held`, and is None where that is all; with `is_stream` it is events that can be read. `tokens` are those
+    that it reports, in and out.
     """
 
     status: int
@@ -145,16 +146,19 @@ class HttpUpstreams:
         kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
         passed = _passed_down(exchange.headers)
         if is_served(status) and kind == b"text/event-stream":
-            return Reply(status, status, passed, rest=_rest(exchange), source=exchange, is_stream=True)
+            is_plain = b"content-encoding" not in headers
+            return Reply(status, status, passed, rest=_rest(exchange), source=exchange, is_stream=is_plain)
         held = bytearray()
         try:
             while chunk := await exchange.read():
                 held += chunk
                 if len(held) > HELD:
                     return Reply(status, _status_answer(status, headers), passed, bytes(held), _rest(exchange), source=exchange)
-        except Broken:
+        except Broken as error:
             if is_served(status):
-                return failure("broken-body", f"{upstream.name}: the body of the answer broke off")
+                return failure("broken-body", f"{upstream.name}: the body of the answer broke off ({error})")
+            held = bytearray(error_body(f"{upstream.name}: the body of this error broke off", "upstream_error", "upstream_cut"))
+            passed = [(b"content-type", b"application/json"), *(one for one in passed if not one[0].startswith(b"content-"))]
         except BaseException:  # the client has left
             exchange.close()
             raise

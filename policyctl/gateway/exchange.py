@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import httptools
 
 MOST_HEAD = 64 * 1024  # bytes of a head, and of what is between two parts of a body
 MOST_UNREAD = 256 * 1024  # bytes of a body that wait for their reader, before no more are taken from the socket
+SILENT_SECONDS = 300.0  # without a byte of a body, after which it counts as broken off; as in Node's client
 LARGE = 1 << 18  # bytes of a request that is written in slices
 
 CLOSED = "it was closed"
@@ -29,7 +29,7 @@ class Exchange:
     """One request and its answer, of which `status` and `headers` are there after `head`; headers have names in lower case."""
 
     __slots__ = (
-        "_connection", "_has_head", "_needs_end", "_parser", "_parts", "_quiet", "_size", "_waiting", "_why", "headers",
+        "_body", "_connection", "_has_head", "_needs_end", "_parser", "_quiet", "_size", "_waiting", "_why", "headers",
         "is_whole", "keeps_connection", "status",
     )  # fmt: skip
 
@@ -40,8 +40,8 @@ class Exchange:
         self.keeps_connection = False  # another request may follow
         self._has_head = self._needs_end = False
         self._quiet = 0  # bytes since the last part of the body
-        self._size = 0  # bytes of the head, then of the parts that were not read
-        self._parts: deque[bytes] = deque()
+        self._size = 0  # bytes of the head
+        self._body = bytearray()  # what of it was not read
         self._why: str | None = None  # it broke off
         self._waiting: asyncio.Future[None] | None = None
         self._connection: HttpConnection | None = connection
@@ -56,23 +56,26 @@ class Exchange:
 
     async def read(self) -> bytes:
         """The next part of the body; empty at its end. Raises Broken."""
-        while not self._parts:
+        while not self._body:
             if self.is_whole:
                 return b""
-            await self._more()
-        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
+            await self._more(SILENT_SECONDS)
+        data = bytes(self._body)
+        self._body.clear()
         if self._connection is not None:
             self._connection.read_on()
         return data
 
     def close(self) -> None:
         """Read no more. A connection with more to come is closed."""
-        self._parts.clear()
+        self._body.clear()
+        self.break_off("it was not read to its end")
+
+    def break_off(self, why: str) -> None:
+        """End an answer that is not whole, and its connection."""
         if self._connection is not None:
             self._connection.abort()
-        self.fail("it was not read to its end")
+        self.fail(why)
 
     def feed(self, data: bytes) -> bool:
         """Take what has come. Returns False once nothing more is wanted."""
@@ -109,17 +112,21 @@ class Exchange:
     @property
     def is_full(self) -> bool:
         """Whether more has come than should wait for its reader."""
-        return self._size > MOST_UNREAD
+        return len(self._body) > MOST_UNREAD
 
-    async def _more(self) -> None:
-        """Wait until something comes. Raises Broken."""
+    async def _more(self, seconds: float | None = None) -> None:
+        """Wait until something comes. Raises Broken, also if nothing does for so many seconds."""
         if self._why is not None:
             raise Broken(self._why)
-        self._waiting = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, self.break_off, f"nothing came for {seconds:g} s")
         try:
             await self._waiting
         finally:
             self._waiting = None
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -153,7 +160,7 @@ class Exchange:
         if 100 <= status < 200 and status != 101:  # the answer is still to come (RFC 9110, 15.2)
             self.headers.clear()
             return
-        self.status, self._has_head, self._size = status, True, 0
+        self.status, self._has_head = status, True
         # Whatever names a framing: one that ends with its connection could be cut off and pass as whole.
         self._needs_end = not any(name in _FRAMES for name, _ in self.headers)
         self._wake()
@@ -161,8 +168,7 @@ class Exchange:
     def on_body(self, data: bytes) -> None:
         if not self.is_whole:
             self._quiet = 0
-            self._parts.append(data)
-            self._size += len(data)
+            self._body += data
             self._wake()
 
     def on_message_complete(self) -> None:

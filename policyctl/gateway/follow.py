@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 from policyctl.errors import InvalidInput, PolicyctlError
+from policyctl.gateway.apart import Apart
 from policyctl.gateway.app import Follow, GatewayApp
 from policyctl.gateway.callers import CallerKeys
 from policyctl.gateway.table import RouteTable
 
-Found = TypeVar("Found")
 _SHARE_SECONDS = 1.0  # between two times that a worker gives its counters to the others
 _READINGS = 5  # of policies that change while they are read
 _KEYS_SECONDS = 1.0  # between two readings of keys, at most
@@ -78,7 +76,7 @@ async def _share(app: GatewayApp) -> None:
 async def _follow(app: GatewayApp, source: Followed, seen: object, due: float, is_current: asyncio.Event) -> None:
     while True:
         await asyncio.sleep(due - time.monotonic())
-        apart, settled = _Apart(), True
+        apart, settled = Apart(), True
         try:
             now = await apart(source.signature)
             if now is None or now != seen or "policies" in app.refusals:  # what was refused may have been a passing fault
@@ -103,7 +101,7 @@ async def _follow_keys(app: GatewayApp, source: Followed) -> None:
 
 async def _take_keys(app: GatewayApp, source: Followed) -> None:
     try:
-        app.keys = await _Apart()(source.keys)
+        app.keys = await Apart()(source.keys)
     except PolicyctlError as error:
         _refuse(app, "keys", error)
     except Exception as error:  # noqa: BLE001 - as for policies
@@ -112,36 +110,7 @@ async def _take_keys(app: GatewayApp, source: Followed) -> None:
         app.refusals.pop("keys", None)
 
 
-class _Apart:
-    """Does what may wait long in threads of its own, which do not keep the program from ending. `worked` are the seconds that a
-    processor was busy with it: a remote that was waited for is looked at as soon as any other."""
-
-    def __init__(self) -> None:
-        self.worked = 0.0
-
-    async def __call__(self, work: Callable[[], Found]) -> Found:
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[Found] = loop.create_future()
-
-        def give(put: Callable[[Any], None], what: Any) -> None:
-            if not done.cancelled():
-                put(what)
-
-        def run() -> None:
-            end: tuple[Callable[[Any], None], Any]
-            try:
-                end = done.set_result, work()
-            except BaseException as error:  # noqa: BLE001 - it is for what waits
-                end = done.set_exception, error
-            self.worked += time.thread_time()
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(give, *end)
-
-        threading.Thread(target=run, daemon=True).start()
-        return await done
-
-
-async def _take(app: GatewayApp, source: Followed, apart: _Apart, signature: object) -> object:
+async def _take(app: GatewayApp, source: Followed, apart: Apart, signature: object) -> object:
     """Load, and swap if nothing changed meanwhile; the signature of what is in use now."""
     try:
         table = await apart(source.load)

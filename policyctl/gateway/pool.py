@@ -17,11 +17,16 @@ from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 
+from policyctl.gateway.apart import Apart
 from policyctl.gateway.exchange import CLOSED, Broken, Exchange, HttpConnection, Part, reason_of
 
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
 IDLE_SECONDS = 4.0  # before an idle connection is closed: Node and uvicorn close theirs after 5, others later
 _SECOND_ADDRESS_SECONDS = 0.25  # before the next address of a host is tried beside the first (RFC 8305)
+_FRESH_SECONDS = 10.0  # for which the addresses of a host are not looked up again
+_LATE_SECONDS = 1.0  # after which those that were found before are used
+# A machine that is gone does not end its connections: after a minute of silence it is asked whether it is there.
+_PROBES = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 _PORTS = {"http": 80, "https": 443}
 
 AddressInfos = list[Any]  # as socket.getaddrinfo returns them
@@ -64,6 +69,7 @@ class HttpPool:
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Address, list[HttpConnection]] = {}
         self._open: set[HttpConnection] = set()
+        self._found: dict[Address, tuple[AddressInfos, float]] = {}  # and until when they are fresh
         self._lookups: dict[Address, asyncio.Future[AddressInfos]] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._tls: ssl.SSLContext | None = None
@@ -128,8 +134,9 @@ class HttpPool:
                 delay = _SECOND_ADDRESS_SECONDS
                 connected = await aiohappyeyeballs.start_connection(found, happy_eyeballs_delay=delay, loop=self._loop)
                 return await self._on(connected, address)
-        except socket.gaierror:
-            raise Broken("the host is not known") from None
+        except socket.gaierror as error:
+            is_known = error.errno != socket.EAI_NONAME
+            raise Broken("its name server does not answer" if is_known else "the host is not known") from None
         except TimeoutError:
             raise NoConnection(f"there was no connection within {CONNECT_SECONDS} s") from None
         except (OSError, ValueError) as error:
@@ -137,6 +144,10 @@ class HttpPool:
 
     async def _on(self, connected: socket.socket, address: Address) -> HttpConnection:
         """A connection on a socket that is connected."""
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _PROBES.items():
+            if (number := getattr(socket, option, None)) is not None:
+                connected.setsockopt(socket.IPPROTO_TCP, number, value)
         tls, name = (self._context(), address.host) if address.is_tls else (None, None)
 
         def protocol() -> HttpConnection:
@@ -159,17 +170,26 @@ class HttpPool:
         return self._tls
 
     async def _look_up(self, address: Address) -> AddressInfos:
-        """The addresses of a host. While it is looked up, others wait for the same answer."""
-        host, port, kind = address.host, address.port, socket.SOCK_STREAM
-        with suppress(socket.gaierror):  # a number needs no resolver
-            return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+        """The addresses of a host: those that were found last, if its name server is silent."""
+        find = partial(socket.getaddrinfo, address.host, address.port, type=socket.SOCK_STREAM)
+        with suppress(socket.gaierror):  # a number needs no name server
+            return find(flags=socket.AI_NUMERICHOST)
+        found, until = self._found.get(address, (None, 0.0))
+        if found is not None and self._loop.time() < until:
+            return found
         lookup = self._lookups.get(address)
-        if lookup is None:
-            lookup = self._lookups[address] = asyncio.ensure_future(self._loop.getaddrinfo(host, port, type=kind))
+        if lookup is None:  # in a thread of its own: those of the loop are few, and a silent name server holds one for long
+            lookup = self._lookups[address] = asyncio.ensure_future(Apart()(find))
             lookup.add_done_callback(partial(self._looked_up, address))
-        return await asyncio.shield(lookup)
+        try:
+            async with asyncio.timeout(_LATE_SECONDS if found else None):
+                return await asyncio.shield(lookup)
+        except (TimeoutError, socket.gaierror) as error:
+            if found is None or getattr(error, "errno", None) == socket.EAI_NONAME:
+                raise
+            return found
 
     def _looked_up(self, address: Address, lookup: asyncio.Future[AddressInfos]) -> None:
         del self._lookups[address]
-        if not lookup.cancelled():
-            lookup.exception()  # those who waited for it may have left
+        if not lookup.cancelled() and lookup.exception() is None:
+            self._found[address] = lookup.result(), self._loop.time() + _FRESH_SECONDS

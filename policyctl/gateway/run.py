@@ -19,7 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from policyctl.errors import PolicyctlError
-from policyctl.gateway.app import GatewayApp
+from policyctl.gateway.app import CLIENT_LEFT, GatewayApp
 from policyctl.gateway.observed import LibraryEvents
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers
@@ -52,7 +52,7 @@ class ClientProtocol(HttpToolsProtocol):
                 timer.cancel()
         super().connection_lost(exc)
         if self._task is not None:
-            self._task.cancel()
+            self._task.cancel(CLIENT_LEFT)
 
     def _expect_head(self) -> None:
         """Give a head its time, from the first byte after the last answer on."""
@@ -85,14 +85,26 @@ class ClientProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Give a client its time to take what was sent."""
         super().pause_writing()
-        if self._stuck is None:
-            self._stuck = self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+        self._expect_taking()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._stuck is not None:
+        if self._stuck is not None and not self.transport.is_closing():
             self._stuck.cancel()
             self._stuck = None
+
+    def _expect_taking(self) -> None:
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(TAKE_SECONDS, self.transport.abort)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():  # once the client has taken what was sent
+            self._expect_taking()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._expect_taking()
 
     def _read_ahead(self, size: int) -> None:
         """Read on while requests wait for the one under way, since only what is read shows that a client has left."""

@@ -8,13 +8,14 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 
 import pytest
 
 from policyctl.gateway import run
-from tests.gateway.live import EVENTS, Running, event, running, sends
+from tests.gateway.live import EVENTS, Running, answer_of, event, running, sends
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
 BODY = b'{"model":"p","messages":[]}'
@@ -175,6 +176,26 @@ def test_a_client_that_takes_nothing_of_its_answer_is_left(gateway: Running, mon
     with connected(gateway) as raw:
         raw.sendall(b"".join(post(b"", b'{"model":"stuck"}')))
         until_left(gateway, "stuck")
+
+
+def test_so_is_one_whose_connection_only_waits_for_it(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its requests are answered and count no more."""
+    lost = threading.Event()
+    real = run.ClientProtocol.connection_lost
+
+    def note(self: run.ClientProtocol, error: Exception | None) -> None:
+        real(self, error)
+        lost.set()
+
+    monkeypatch.setattr(run, "TAKE_SECONDS", 0.2)
+    monkeypatch.setattr(run.ClientProtocol, "connection_lost", note)
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({"a": [sends(answer_of(200, "a", "connection: close", body="x" * 1_000_000))]})
+    with socket.socket() as raw:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        raw.connect(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
+        raw.sendall(b"".join(post(b"")) * 7 + b"".join(post(b"connection: close\r\n")))
+        assert lost.wait(10)
 
 
 def test_a_client_may_send_some_of_its_requests_ahead(gateway: Running) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import NamedTuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.gateway.exchange import CLOSED, MOST_HEAD, Broken, Exchange, HttpConnection
+from policyctl.gateway.exchange import CLOSED, MOST_HEAD, MOST_UNREAD, Broken, Exchange, HttpConnection
 
 
 class Read(NamedTuple):
@@ -123,6 +124,19 @@ def test_headers_have_names_in_lower_case_and_a_bound_in_all(number: int) -> Non
     assert exchange.is_whole is (number == 1)
     if number == 1:
         assert exchange.headers == [(b"x-0", b"v" * 800), (b"content-length", b"0")]
+
+
+def test_what_waits_for_its_reader_takes_about_as_much_memory_as_it_has_bytes() -> None:
+    """However small the chunks are in which it came."""
+    exchange = Exchange(HttpConnection(print, print))
+    exchange.feed(OK + b"transfer-encoding: chunked\r\n\r\n")
+    packet = b"1\r\nx\r\n" * 1000
+    tracemalloc.start()
+    while not exchange.is_full:
+        exchange.feed(packet)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size < 2 * MOST_UNREAD
 
 
 def test_headers_of_what_comes_before_an_answer_are_not_its_own() -> None:

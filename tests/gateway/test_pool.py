@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import ssl
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from policyctl.gateway import exchange as exchanges
 from policyctl.gateway import pool as pools
 from policyctl.gateway.exchange import LARGE, Broken, Exchange
 from policyctl.gateway.pool import HttpPool, NoConnection, Place
@@ -366,6 +369,81 @@ def test_a_url_becomes_an_address_and_the_first_lines_of_a_request(url: str) -> 
     address, lines = PLACES[url]
     first, host = lines.split(b"|")
     assert Place.of(url) == (address, first + b" HTTP/1.1\r\nHost: " + host + b"\r\n")
+
+
+def test_a_body_of_which_nothing_comes_for_long_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exchanges, "SILENT_SECONDS", 0.1)
+
+    async def begin(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nx")
+        await reader.read()
+
+    async def test() -> None:
+        async with connected(begin) as (pool, model):
+            exchange = await pool.post(Place.of(model.url), b"", [b"x"])
+            assert await exchange.read() == b"x"
+            with pytest.raises(Broken, match=r"nothing came for 0\.1 s"):
+                await exchange.read()
+            await model.until_open(0)
+
+    asyncio.run(test())
+
+
+@pytest.fixture
+def silent_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Hosts whose name server does not answer until the end of the test. All others are this machine."""
+    silent, end = set[str](), threading.Event()
+    real = socket.getaddrinfo
+
+    def find(host: str, *given: Any, **more: Any) -> Any:
+        if more.get("flags") == socket.AI_NUMERICHOST:
+            return real(host, *given, **more)
+        if host in silent:
+            end.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "later")
+        return real("127.0.0.1", *given, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+    yield silent
+    end.set()
+
+
+def test_a_silent_name_server_is_an_outage_of_its_own_hosts_only(silent_names: set[str]) -> None:
+    silent_names |= {f"silent-{number}.test" for number in range(40)}
+
+    async def test() -> None:
+        async with connected(echo) as (pool, model):
+            url = model.url
+            waiting = []
+            for host in silent_names:
+                place = Place.of(url.replace("127.0.0.1", host))
+                waiting.append(asyncio.ensure_future(pool.post(place, b"", [b"x"])))
+            model.url = url.replace("127.0.0.1", "other.test")
+            async with asyncio.timeout(5):
+                assert await ask(pool, model, b"y") == b"y"
+            for one in waiting:
+                one.cancel()
+
+    asyncio.run(test())
+
+
+def test_the_addresses_of_a_host_are_used_again_while_its_name_server_is_silent(
+    silent_names: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "_FRESH_SECONDS", 0.0)
+    monkeypatch.setattr(pools, "_LATE_SECONDS", 0.01)
+
+    async def test() -> None:
+        async with connected(echo) as (pool, model):
+            model.url = model.url.replace("127.0.0.1", "known.test")
+            assert await ask(pool, model, b"1") == b"1"
+            silent_names.add("known.test")
+            asked = [asyncio.ensure_future(ask(pool, model, body)) for body in (b"2", b"3")]
+            async with asyncio.timeout(5):
+                assert await asyncio.gather(*asked) == [b"2", b"3"]
+            assert model.connections == 2
+
+    asyncio.run(test())
 
 
 def test_why_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:

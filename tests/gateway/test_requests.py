@@ -8,6 +8,7 @@ import json
 import socket
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
 import httpx
@@ -413,6 +414,50 @@ def test_no_content_is_logged_or_counted(gateway: Running) -> None:
     assert 'policyctl_gateway_tokens_total{model="a",type="output"} 2' in text
     assert 'policyctl_gateway_requests_total{policy="virtual-policy/p",operation="chat/completions",status="200"}' in text
     assert "a-secret-of-mine" not in text + json.dumps(gateway.log)
+
+
+def test_of_an_error_that_breaks_off_its_status_is_passed_on_but_not_its_part(gateway: Running) -> None:
+    about = b"content-type: text/plain\r\ncontent-encoding: gzip\r\nopenai-version: 1\r\ncontent-length: 200"
+    head = b"HTTP/1.1 400 X\r\n%b\r\n\r\n" % about
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({"a": [sends(head + b"\x1f\x8b part")]})
+    answer = gateway.chat()
+    assert (answer.status_code, code_of(answer), answer.headers["openai-version"]) == (400, "upstream_cut", "1")
+    assert "content-encoding" not in answer.headers
+
+
+@pytest.mark.parametrize("part", [b"", b"\x1f\x8b part\n\n"])
+def test_an_encoded_stream_that_breaks_off_is_never_ended(gateway: Running, part: bytes) -> None:
+    """An event that shows the error cannot be added to it."""
+    head = EVENTS.replace(b"\r\n\r\n", b"\r\ncontent-encoding: x\r\n\r\n")
+    gateway.take({"p": SINGLE}, "a")
+    gateway.upstream.play({"a": [sends(head + (chunk(part) if part else b""))]})
+    with pytest.raises(httpx.RemoteProtocolError):
+        gateway.chat(stream=True)
+
+
+def test_a_request_that_the_end_of_the_gateway_cuts_off_gets_an_error(gateway: Running) -> None:
+    begun = asyncio.Event()
+
+    async def silent(*_: object) -> None:
+        begun.set()
+        await asyncio.sleep(60)
+
+    async def cut() -> None:
+        await asyncio.wait_for(begun.wait(), 10)
+        for task in asyncio.all_tasks():
+            if "run_asgi" in repr(task.get_coro()):
+                task.cancel("as uvicorn does once the time to finish is over")
+
+    gateway.take({"cut": SINGLE}, "a")
+    gateway.upstream.play({"a": [silent]})
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(gateway.chat, "cut")
+        gateway.call(cut())
+        answer = asked.result(10)
+    assert (answer.status_code, code_of(answer)) == (503, "stopped")
+    counted = 'requests_total{policy="virtual-policy/cut",operation="chat/completions",status="503"} 1'
+    assert counted in gateway.client.get("/metrics").text
 
 
 def test_an_upstream_that_resets_is_a_broken_connection(gateway: Running) -> None:
