@@ -197,6 +197,7 @@ def _is_ours(body: str) -> bool:
 def _marks(plan: Approvable) -> dict[str, Any]:
     """The hashes by which the plans of several merges can be added up."""
     marks = {"changes": list(plan.prints), "traffic": dict(plan.traffic)}
+    marks |= {} if plan.replaces is None else {"replaces": list(plan.replaces)}
     return marks | ({"environments": dict(plan.environments)} if plan.environments else {})
 
 
@@ -241,7 +242,8 @@ def _read(line: str, approval: Approval) -> Approval:
             access=data.get("access"),
             environments={str(name): int(number) for name, number in data.get("environments", {}).items()},
             begun=str(data.get("begun", "")),
-            known="changes" in data and all(len(mark) == PRINT for mark in data["changes"]),
+            replaces=frozenset(map(str, data.get("replaces", ()))),
+            known={"changes", "replaces"} <= data.keys() and all(len(mark) == PRINT for mark in data["changes"]),
         )
     except (ValueError, TypeError, AttributeError):
         return approval

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from policyctl.lint.settings import idle_anywhere
 from policyctl.load.git import repository_top
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
-from policyctl.plan.change import normal_of
+from policyctl.plan.change import Desired, equal, normal_of
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
@@ -79,7 +79,7 @@ def review_directory(
     review = review if session.past is None else gone_back(review, session.past)
     return review._replace(
         notes=(*review.notes, *_environment_notes(session, settings, loaded)),
-        plan=review.plan._replace(overrides=overrides.given),
+        plan=review.plan._replace(overrides=overrides.given, edited=before.edited(loaded.desired)),
         branch=BranchChecks(warnings=_warnings(review, loaded), failed_tests=failed_tests(loaded) if tests else ()),
     )
 
@@ -226,7 +226,7 @@ class Before:
         if self._base is None or self._audit is None or self._read is None:
             return {}
         applied = self._session.evidence(self._audit, _RECENT, self._base).applied(plan.remote)
-        known = self._read[0]
+        known = {name: live.document for name, live in self._rows.policies.items()}
         others = {
             change.name
             for change in plan.policies
@@ -239,8 +239,21 @@ class Before:
         """The facts about models at that revision, or at the one that is planned against; None when neither is known."""
         return None if self._read is None else self._read[1]
 
+    def edited(self, desired: Sequence[Desired]) -> frozenset[str] | None:
+        """The policies and models that differ from those of the base; None without one, or where not all of it can be read."""
+        if self._base is None or self._read is None or self._rows.twins or self._rows.unreadable:
+            return None
+        live = self._rows.live
+        same = {one.name for one in desired if one.name in live and equal(one, live[one.name])}
+        return frozenset({one.name for one in desired} | live.keys()) - same
+
+    @property
+    def _rows(self) -> LiveRows:
+        """The files of the base; nothing without one."""
+        return LiveRows({}) if self._base is None or self._read is None else self._read[0]
+
     @cached_property
-    def _read(self) -> tuple[Mapping[str, Document], DeclaredModels] | None:
+    def _read(self) -> tuple[LiveRows, DeclaredModels] | None:
         session = self._session
         if self._base is None and not is_git(session.url):
             return None
@@ -251,7 +264,7 @@ class Before:
         try:
             url = session.url if self._base is None else f"{GIT}{merge_base(directory, self._base)}"
             with GitReader(url, directory, session.environment) as reader:
-                return {name: live.document for name, live in observe(reader).policies.items()}, reader.declared
+                return observe(reader), reader.declared
         except PolicyctlError as error:
             if self._base is not None:
                 session.console.say(f"no change is taken for a restoration: {error}")

@@ -65,6 +65,10 @@ class Approvable(Protocol):
         """A hash of each change (see `Plan.prints`)."""
 
     @property
+    def replaces(self) -> tuple[str, ...] | None:
+        """Hashes of what else its branch changes in the files (see `Plan.replaces`)."""
+
+    @property
     def changed(self) -> tuple[str, ...]:
         """What each of these changes, in words."""
 
@@ -82,9 +86,10 @@ class Approval(NamedTuple):
 
     `source` is how people name the pull request. `prints` are the hashes of the plan's changes (see `Plan.prints`), none
     where the comment had no room for them, and `environments` how many of them are in which of several. `traffic` is what the
-    plan does by way of other policies (see `Plan.traffic`). `proposal` is what the plan was made for. Where nothing is approved
-    although the comment has a digest, `why` is the reason. `access` is how the remote was reached by the run that applied it,
-    and `begun` the commit whose apply began to write what is approved.
+    plan does by way of other policies (see `Plan.traffic`), and `replaces` what else its branch changes in the files.
+    `proposal` is what the plan was made for. Where nothing is approved although the comment has a digest, `why` is the reason.
+    `access` is how the remote was reached by the run that applied it, and `begun` the commit whose apply began to write what is
+    approved. `known` is whether all that it changes is known.
     """
 
     digest: str
@@ -98,12 +103,13 @@ class Approval(NamedTuple):
     access: str | None = None
     environments: Mapping[str, int] = {}
     begun: str = ""
+    replaces: frozenset[str] = frozenset()
     known: bool = False
 
     @property
     def subjects(self) -> frozenset[str] | None:
-        """What its plan changes, as hashes; None if that is not known."""
-        return frozenset(map(subject_of, self.prints)) if self.known else None
+        """What its plan changes, or its branch in the files, as hashes; None if that is not known."""
+        return self.replaces.union(map(subject_of, self.prints)) if self.known else None
 
     def holds(self, commit: str) -> bool:
         """Whether it approves anything for a run of this commit: only the apply that began with it may go on with it."""
@@ -133,7 +139,7 @@ def held(approval: Approval, merged: Proposal) -> Approval:
         why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"
     else:
         why = f"its plan was made for a merge into {made.into}, and it was merged into {merged.into or 'another branch'}"
-    return Approval(NONE, approval.source, prints=approval.prints, why=why, known=approval.known)
+    return approval._replace(digest=NONE, overrides=(), traffic={}, proposal=None, terms=None, why=why)
 
 
 def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> frozenset[str]:
@@ -155,7 +161,8 @@ def reached(approvals: Sequence[Approval], applied: Approval | None, history: Se
 def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
     """What of merged approvals (the newest first) still counts for a run of this commit, a part for each environment.
 
-    What a newer merge changes too is replaced for good, whatever became of that one. A merge of which it is not known what it
+    What a newer merge changes too, in its plan or in the files alone, is replaced for good, whatever became of that one: the
+    plan of a way back is empty as long as nothing was applied. A merge of which it is not known what it
     changes replaces all that is older. Each is used once: see `Approval.holds`.
     """
     found, replaced = list[Approval](), set[str]()

@@ -27,11 +27,13 @@ _FIRST_SHARE = 10  # percent of the environments that such a second wave has
 
 class Marks(NamedTuple):
     """Hashes of a plan, by which the plans of several merges can be added up: of its changes (`prints`, with the names of what
-    `changed`), and of what it does by way of other policies (`traffic`)."""
+    `changed`), of what it does by way of other policies (`traffic`), and of what else the branch changes in the files
+    (`replaces`; None if that is not known)."""
 
     prints: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     traffic: Mapping[str, str] = MappingProxyType({})
+    replaces: tuple[str, ...] | None = None
 
 
 _NO_MARKS = Marks()
@@ -39,7 +41,7 @@ _NO_MARKS = Marks()
 
 def marks_of(plan: Plan) -> Marks:
     """The hashes of a plan."""
-    return Marks(plan.prints, plan.changed, plan.traffic)
+    return Marks(plan.prints, plan.changed, plan.traffic, plan.replaces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,13 @@ class FleetResult(NamedTuple):
     def prints(self) -> tuple[str, ...]:
         """The hashes of all changes; each is that of a change in one environment."""
         return tuple(mark for one in self.results for mark in one.marks.prints)
+
+    @property
+    def replaces(self) -> tuple[str, ...] | None:
+        """Hashes of what else the branch changes in these environments; None unless that is known of each: one that was not
+        planned is not compared."""
+        found = [one.marks.replaces for one in self.results]
+        return None if None in found else tuple(mark for marks in found for mark in marks or ())
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -271,7 +280,8 @@ def _saved(one: EnvironmentResult) -> dict[str, Any]:
     kept = {"status": one.status, "remote": one.remote, "digest": one.digest, "access": one.access, "whole": one.whole}
     counts = {key: number for key, number in (one.counts or {}).items() if number}
     marks = {"prints": list(one.marks.prints), "changed": list(one.marks.changed), "traffic": dict(one.marks.traffic)}
-    return kept | {"changes": counts} | {key: value for key, value in marks.items() if value}
+    replaces = {} if one.marks.replaces is None else {"replaces": list(one.marks.replaces)}
+    return kept | {"changes": counts} | {key: value for key, value in marks.items() if value} | replaces
 
 
 _MORE = ("reason", "alike", "users", "outcome")
@@ -319,7 +329,8 @@ def _plans_from(data: Mapping[str, Any]) -> FleetResult:
 
 def _result_from(name: str, one: Mapping[str, Any]) -> EnvironmentResult:
     (status,) = (known for known in get_args(Status) if known == one["status"])
-    marks = Marks(tuple(one.get("prints", ())), tuple(one.get("changed", ())), dict(one.get("traffic", {})))
+    replaces = tuple(one["replaces"]) if "replaces" in one else None
+    marks = Marks(tuple(one.get("prints", ())), tuple(one.get("changed", ())), dict(one.get("traffic", {})), replaces)
     changes = one["changes"]
     counts = None if changes is None else {str(action): int(number) for action, number in changes.items()}
     return EnvironmentResult(

@@ -55,6 +55,8 @@ class Plan(NamedTuple):
     with what it does by way of other policies: `traffic` has a hash for each policy that it moves so (see `traffic_of`).
     `to` is the commit whose files it goes back to; empty for the files as they are. It is not in the digest: a revert of those
     files has the same plan, and approving one approves what the other does. `made` is when it was made, if it was saved.
+    `edited` are the policies and models that differ in the files from those of the base, whatever is live; None without a
+    base, or where its files cannot all be read.
     """
 
     environment: str
@@ -70,6 +72,7 @@ class Plan(NamedTuple):
     traffic: Mapping[str, str] = {}
     to: str = ""
     made: str = ""
+    edited: frozenset[str] | None = None
 
     @property
     def digest(self) -> str:
@@ -99,6 +102,17 @@ class Plan(NamedTuple):
         return tuple(
             print_of([self.environment, c.name], [where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes
         )
+
+    @property
+    def replaces(self) -> tuple[str, ...] | None:
+        """Hashes of what the files have changed since the base though the plan leaves it as it is: what was approved for it
+        before counts no longer. None if that is not known."""
+        from policyctl.plan.approval import print_of, subject_of  # as above
+
+        if self.edited is None:
+            return None
+        left = sorted(self.edited.difference(self.changed))
+        return tuple(subject_of(print_of([self.environment, name], [])) for name in left)
 
     @property
     def changed(self) -> tuple[str, ...]:

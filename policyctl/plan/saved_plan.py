@@ -91,6 +91,7 @@ class _SavedPlan(_Saved):
     overrides: list[_SavedOverride] = []
     traffic: dict[str, str] = {}
     to: Annotated[str, Field(pattern=r"^([0-9a-f]{40}([0-9a-f]{24})?)?$")] = ""
+    edited: list[str] | None = None
     made: Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z)?$")] = ""
 
 
@@ -112,6 +113,7 @@ def write_plan(plan: Plan) -> str:
         **({"traffic": dict(plan.traffic)} if plan.traffic else {}),
         **({"to": plan.to} if plan.to else {}),
         **({"made": plan.made} if plan.made else {}),
+        **({} if plan.edited is None else {"edited": sorted(plan.edited)}),
     }
     return json.dumps({**saved, "checksum": digest(saved)}, indent=2) + "\n"
 
@@ -178,6 +180,7 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         traffic=saved.traffic,
         to=saved.to,
         made=saved.made,
+        edited=None if saved.edited is None else frozenset(saved.edited),
     )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")

@@ -588,6 +588,7 @@ def lab(work: Work) -> Work:
     for name in ("front", "lab"):
         work.project.policy(name, OPENAI)
     assert work.policyctl("apply", "--yes").code == 0
+    work.settle()
     return work
 
 

@@ -16,7 +16,7 @@ from policyctl.ci.comments import not_begun
 from policyctl.cli import watch_look
 from policyctl.cli.ci.merges import why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
-from policyctl.plan.approval import APPLIED
+from policyctl.plan.approval import APPLIED, NONE
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
@@ -101,6 +101,21 @@ def test_what_was_applied_in_part_is_not_applied_again_once_it_was_taken_back(te
     assert (ran.code, tenant.live) == (4, {"p": "a", "q": "a"})
     assert "no approved plan showed the change of virtual-policy/p, virtual-policy/q" in ran.err
     assert ran.err.count("(used by an apply of commit ") == 2
+
+
+@pytest.mark.parametrize("several", [(), ("--all",)])
+def test_what_was_taken_back_before_it_was_applied_does_not_come_back(tenant: TenantOf, several: tuple[str, ...]) -> None:
+    """The plan of the way back is empty, since nothing was applied yet: what its files change counts."""
+    for number, model in ((5, RISKY), (6, A)):
+        tenant.write(p=model)
+        assert tenant.work.comment(number, *several).code == 0
+        tenant.forge.merge(number, tenant.push())
+        tenant.work.settle()
+    assert "no changes" in tenant.forge.comments[6][0]["body"]
+    tenant.push(p=RISKY)  # without a pull request
+    ran = tenant.work.on_main("ci", "approved", *several)
+    assert (ran.code, ran.out.strip()) == (0, NONE)
+    assert "no approved plan showed the change of virtual-policy/p" in ran.err
 
 
 def test_a_run_of_the_same_commit_goes_on_with_what_is_left(tenant: TenantOf) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from policyctl.plan.approval import NONE, Approval, Terms, adds_up, newest, print_of, rules_shown, standing
+from policyctl.plan.approval import NONE, Approval, Terms, adds_up, newest, print_of, rules_shown, standing, subject_of
 from policyctl.plan.settings import Override
 
 NOW, THEN = "c" * 40, "d" * 40  # the commit of a run, and another one
@@ -27,6 +27,7 @@ class Changes:
     digest: str = "sha256:plan"
     overrides: tuple[Override, ...] = ()
     environments: Mapping[str, int] = field(default_factory=dict)
+    replaces: tuple[str, ...] = ()
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -37,8 +38,11 @@ def plan(*changes: str, **traffic: str) -> Changes:
     return Changes(tuple(map(mark, changes)), traffic)
 
 
-def shown(*changes: str, begun: str = "", digest: str = "sha256:shown", known: bool = True, **traffic: str) -> Approval:
-    return Approval(digest, "#5", prints=tuple(map(mark, changes)), traffic=traffic, begun=begun, known=known)
+def shown(
+    *changes: str, begun: str = "", digest: str = "sha256:shown", known: bool = True, edited: str = "", **traffic: str
+) -> Approval:
+    prints, replaces = tuple(map(mark, changes)), frozenset(subject_of(mark(name)) for name in edited.split())
+    return Approval(digest, "#5", prints=prints, traffic=traffic, begun=begun, known=known, replaces=replaces)
 
 
 SUMS: dict[str, tuple[list[Approval], Changes, bool]] = {
@@ -57,6 +61,9 @@ SUMS: dict[str, tuple[list[Approval], Changes, bool]] = {
     "what is older than that": ([shown("q=1"), shown(digest=NONE, known=False), shown("p=1")], plan("p=1", "q=1"), False),
     "a merge that approved nothing of something else": ([shown("q=1", digest=NONE), shown("p=1")], plan("p=1"), True),
     "a merge that changed nothing": ([shown(), shown("p=1")], plan("p=1"), True),
+    "what was taken back before it was applied": ([shown(edited="p"), shown("p=1")], plan("p=1"), False),
+    "what was taken back beside a change": ([shown("q=1", edited="p"), shown("p=1")], plan("p=1", "q=1"), False),
+    "something else that is live already": ([shown(edited="q"), shown("p=1")], plan("p=1"), True),
     # An approval is used once.
     "begun for this commit": ([shown("p=1", "q=1", begun=NOW)], plan("q=1"), True),
     "begun for this commit, and more": ([shown("p=1", begun=NOW)], plan("p=1", "q=1"), False),
@@ -82,6 +89,7 @@ NEWEST: dict[str, tuple[list[Approval], int | None]] = {
     "one": ([shown("p=1")], 0),
     "the newest": ([shown("p=2"), shown("p=1")], 0),
     "not one that changed nothing": ([shown(), shown("p=1")], 1),
+    "one that changed files alone": ([shown(edited="p"), shown("p=1")], 0),
     "not behind one that approved nothing": ([shown("p=2", digest=NONE), shown("p=1")], None),
     "not behind one of which nothing is known": ([shown(digest=NONE, known=False), shown("p=1")], None),
     "without room for its changes": ([shown(known=False), shown("p=1")], 0),
