@@ -9,6 +9,7 @@ import json
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -138,10 +139,12 @@ def applied(old: str, sentence: str, access: str) -> str:
     return f"{_tail(old)[0]}\n\n{sentence}\n\n{_encoded({'access': access})}<!-- policyctl {APPLIED} -->\n"
 
 
-def begun(old: str, sentence: str, commit: str) -> str:
-    """A comment whose plan an apply of a commit begins to write, as a `sentence` shows. It approves nothing for another one."""
+def begun(old: str, sentence: str, commit: str, changed: datetime | None) -> str:
+    """A comment whose plan an apply of a commit begins to write, as a `sentence` shows. It approves nothing for another one.
+    It keeps when it was last `changed` before."""
     text, data, last = _tail(old)
-    return f"{text}\n\n{sentence}\n\n{_encoded({**_decoded(data), 'begun': commit})}{last}\n"
+    found = {**({"shown": changed.isoformat()} if changed else {}), **_decoded(data), "begun": commit}
+    return f"{text}\n\n{sentence}\n\n{_encoded(found)}{last}\n"
 
 
 def not_begun(old: str, sentence: str) -> str:
@@ -242,6 +245,7 @@ def _read(line: str, approval: Approval) -> Approval:
             access=data.get("access"),
             environments={str(name): int(number) for name, number in data.get("environments", {}).items()},
             begun=str(data.get("begun", "")),
+            shown=str(data.get("shown", "")),
             replaces=frozenset(map(str, data.get("replaces", ()))),
             known={"changes", "replaces"} <= data.keys() and all(len(mark) == PRINT for mark in data["changes"]),
         )

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
+from heapq import heappop, heappush
 from itertools import count, islice
 from typing import Any, NamedTuple, Protocol
 
@@ -27,10 +28,11 @@ class NotAllowed(RemoteError):
 
 
 class Comment(NamedTuple):
-    """A comment or an issue that the token's user wrote: the API path of its text, and the text."""
+    """A comment or an issue that the token's user wrote: the API path of its text, the text, and when it was last changed."""
 
     path: str
     body: str
+    changed: datetime | None = None
 
 
 class Remark(NamedTuple):
@@ -47,7 +49,7 @@ class Merge(NamedTuple):
 
     number: str
     name: str
-    when: str
+    when: datetime | None
     what: Proposal
 
 
@@ -114,7 +116,7 @@ class Forge(Protocol):
         ...
 
     def merges(self, branch: str) -> Iterator[Merge]:
-        """The pull requests that were last merged into a branch, the newest first."""
+        """The pull requests that were merged into a branch, the newest first; read as far as they are taken."""
         ...
 
     def comments_on(self, merge: Merge) -> list[Comment]:
@@ -215,7 +217,7 @@ class ForgeClient(ABC):
         found = list(rows)
         me = self._me() if found else None
         mine = [row for row in found if me is not None and text_in(row, *self.author) == me]
-        return [Comment(f"{path}/{row.get(key)}", str(row.get(text) or "")) for row in mine]
+        return [Comment(f"{path}/{row.get(key)}", str(row.get(text) or ""), moment_in(row, "updated_at")) for row in mine]
 
     def remarks_in(self, rows: Iterable[dict[str, Any]]) -> list[Remark]:
         """The rows that have an author."""
@@ -262,9 +264,23 @@ class ForgeClient(ABC):
 def newest_first(
     rows: Iterable[dict[str, Any]], key: str, sign: str, proposed: Callable[[dict[str, Any]], Proposal]
 ) -> Iterator[Merge]:
-    """Merged pull requests from the newest down; `key` is that of their number, before which people write `sign`."""
-    for row in sorted(rows, key=lambda row: (str(row.get("merged_at")), int(row.get(key) or 0)), reverse=True):
-        yield Merge(str(row.get(key)), f"{sign}{row.get(key)}", str(row.get("merged_at")), proposed(row))
+    """Merged pull requests from the newest down; `key` is that of their number, before which people write `sign`.
+
+    The `rows` come as they were last updated, the newest first, which anybody changes with a remark. So they are read until one
+    was updated before a merge: none of the others was merged later than that.
+    """
+    waiting: list[tuple[float, int, Merge]] = []
+    known = set[int]()  # a row may move to a later page while pages are read
+    for row in rows:
+        updated, when, number = moment_in(row, "updated_at"), moment_in(row, "merged_at"), int(row.get(key) or 0)
+        while updated is not None and waiting and -waiting[0][0] > updated.timestamp():
+            yield heappop(waiting)[-1]
+        if number not in known:
+            known.add(number)
+            merge = Merge(str(number), f"{sign}{number}", when, proposed(row))
+            heappush(waiting, (-when.timestamp() if when else 0.0, -number, merge))
+    while waiting:
+        yield heappop(waiting)[-1]
 
 
 def moment_in(row: Mapping[str, Any], key: str) -> datetime | None:

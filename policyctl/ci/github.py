@@ -13,7 +13,6 @@ from urllib.parse import quote
 from policyctl.ci.forge import (
     DRAFT,
     LABEL,
-    PAGE,
     Comment,
     ForgeClient,
     Merge,
@@ -99,8 +98,8 @@ class GitHub(ForgeClient):
 
     def merges(self, branch: str) -> Iterator[Merge]:
         query = {"state": "closed", "base": branch, "sort": "updated", "direction": "desc"}
-        rows = list(self.rows(f"{self._repository}/pulls", query, PAGE))
-        merged = [row for row in rows if row.get("merged_at") and text_in(row, "base", "ref") in (None, branch)]
+        rows = self.rows(f"{self._repository}/pulls", query)
+        merged = (row for row in rows if row.get("merged_at") and text_in(row, "base", "ref") in (None, branch))
         return newest_first(merged, "number", "#", _proposal)
 
     def comments_on(self, merge: Merge) -> list[Comment]:

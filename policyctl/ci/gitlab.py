@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from policyctl.ci.forge import (
     LABEL,
-    PAGE,
     Comment,
     ForgeClient,
     Merge,
@@ -87,8 +86,8 @@ class GitLab(ForgeClient):
 
     def merges(self, branch: str) -> Iterator[Merge]:
         query = {"state": "merged", "target_branch": branch, "order_by": "updated_at", "sort": "desc"}
-        rows = list(self.rows(f"{self._project}/merge_requests", query, PAGE))
-        merged = [row for row in rows if row.get("state") == "merged" and row.get("target_branch", branch) == branch]
+        rows = self.rows(f"{self._project}/merge_requests", query)
+        merged = (row for row in rows if row.get("state") == "merged" and row.get("target_branch", branch) == branch)
         return newest_first(merged, "iid", "!", _proposal)
 
     def comments_on(self, merge: Merge) -> list[Comment]:

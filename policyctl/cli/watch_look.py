@@ -296,7 +296,7 @@ class UsedApprovals:
             if why := why_not_head(forge, opened.place, opened.referred):
                 raise RemoteError(why)
             seen = {one.source for one in found}  # what was merged since is not in these files
-            for merge, comments in waiting_merges(forge, name, opened.place)[0]:
+            for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]):
                 for one in comments if merge.name in seen else ():
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name)))

@@ -89,7 +89,7 @@ class Approval(NamedTuple):
     plan does by way of other policies (see `Plan.traffic`), and `replaces` what else its branch changes in the files.
     `proposal` is what the plan was made for. Where nothing is approved although the comment has a digest, `why` is the reason.
     `access` is how the remote was reached by the run that applied it, and `begun` the commit whose apply began to write what is
-    approved. `known` is whether all that it changes is known.
+    approved; from then on `shown` is when the comment was last changed before. `known` is whether all that it changes is known.
     """
 
     digest: str
@@ -103,6 +103,7 @@ class Approval(NamedTuple):
     access: str | None = None
     environments: Mapping[str, int] = {}
     begun: str = ""
+    shown: str = ""
     replaces: frozenset[str] = frozenset()
     known: bool = False
 
@@ -128,12 +129,14 @@ class Approval(NamedTuple):
         return found or [self]
 
 
-def held(approval: Approval, merged: Proposal) -> Approval:
-    """The approval, if its plan was made for what was `merged`; otherwise one of nothing, with the reason."""
+def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
+    """The approval, if its plan was made for what was `merged` and `seen` then; otherwise one of nothing, with the reason."""
     made = approval.proposal
-    if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None):
+    if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None and seen):
         return approval
-    if made is None or approval.terms is None:
+    if not seen:
+        why = "its comment was changed at the time of the merge or since, so it is not known what was approved"
+    elif made is None or approval.terms is None:
         why = "its comment does not name the commit and settings that the plan was made for; an older policyctl wrote it"
     elif made.head != merged.head:
         why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"

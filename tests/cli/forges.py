@@ -95,6 +95,7 @@ class Forge:
             "user": {"login": name},
             "author": {"username": name, "id": _id_of(name)},
             "created_at": _moment(self.now),
+            "updated_at": _moment(self.now),
         }
         self.comments.setdefault(number, []).append(made)
         return made
@@ -107,11 +108,13 @@ class Forge:
     def merge(self, number: int, commit: str = COMMIT, *, merged: bool = True) -> None:
         """A pull request that belongs to the commit."""
         head, target = self.proposals.get(number, (COMMIT, "main"))
+        self.now += 1
         self.merges.append(
             {
                 "number": number,
                 "iid": number,
-                "merged_at": f"2026-01-01T00:00:{len(self.merges):02}Z" if merged else None,
+                "merged_at": _moment(self.now) if merged else None,
+                "updated_at": _moment(self.now),
                 "state": "merged" if merged else "opened",
                 "merge_commit_sha": commit,
                 "head": {"sha": head},
@@ -148,7 +151,8 @@ class Forge:
     def _merges(self, seen: Seen) -> Reply:
         if seen.method == "POST" or dict(seen.query).get("state") in ("open", "opened"):
             return self._listed(seen, [one for one in self.requests if one["state"] == "open"], self._opened)
-        return self._listed(seen, self.merges)
+        rows = sorted(self.merges, key=lambda row: str(row["updated_at"]), reverse=True)
+        return self._listed(seen, rows)
 
     def _opened(self, body: dict[str, Any]) -> dict[str, Any]:
         """A pull request that we open, which needs a branch."""
@@ -265,7 +269,8 @@ class Forge:
         change = seen.json
         if change.pop("state_event", None) == "close":
             change["state"] = "closed"
-        row.update(change)
+        self.now += 1
+        row.update({**change, "updated_at": _moment(self.now)})
         return Reply(200, row)
 
 

@@ -257,7 +257,7 @@ def test_the_sum_of_what_was_approved_is_applied(work: Work) -> None:
     mark = "#" if work.forge.kind == "github" else "!"
     assert f"approved by 2 pull requests together: {mark}5, {mark}6\n" in ran.err
     assert (
-        work.on_main("ci", "applied").err == f"noted as applied: pull request {mark}6\nnoted as applied: pull request {mark}5\n"
+        work.on_main("ci", "applied").err == f"noted as applied: pull request {mark}5\nnoted as applied: pull request {mark}6\n"
     )
     assert work.on_main("ci", "approved").out == "none\n"
 

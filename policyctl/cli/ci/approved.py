@@ -248,7 +248,7 @@ def applied(options: Options, chosen: EnvironmentFilter) -> int:
             elif why := _note(forge, subject, repository_path(str(options.dir)), console):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:
-        console.say(f"nothing is noted on the merged pull requests: {error}")
+        console.say(f"not every merged pull request could be noted as applied: {error}")
     return 0
 
 
@@ -258,7 +258,7 @@ def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> s
     found, _ = waiting_merges(forge, subject.name, directory)
     if why := why_not_head(forge, directory, subject.referred()):
         return why
-    for merge, ours in found:
+    for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
             forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access))
         console.say(f"noted as applied: pull request {merge.name}")

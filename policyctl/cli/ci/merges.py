@@ -10,7 +10,7 @@ from threading import Lock
 
 from policyctl.ci import open_forge
 from policyctl.ci.comments import approval_in, begun, is_in, not_begun
-from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed
+from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.cli.github_actions import repository_path
 from policyctl.errors import PolicyctlError, StalePlan
 from policyctl.load.kinds import CONFIG_FILE
@@ -37,8 +37,15 @@ def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[A
     """What those pull requests approve, the newest first: nothing if the plan was not made for what was merged. And the last
     one that was applied."""
     found, applied = waiting_merges(forge, environment, directory)
-    made = [(approval_in([one.body for one in ours], environment, directory, merge.name), merge) for merge, ours in found]
-    return [held(one, merge.what) for one, merge in made if one is not None], applied
+    made = [(approval_in([ours[-1].body], environment, directory, merge.name), merge, ours[-1]) for merge, ours in found]
+    return [held(one, merge.what, seen=_is_seen(one, merge, ours)) for one, merge, ours in made if one is not None], applied
+
+
+def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
+    """Whether a comment already had its plan when the pull request was merged, by the clock of the service: a run that begins
+    before the merge may end after it. What `begin` notes keeps the time."""
+    shown = moment_in(approval._asdict(), "shown") or comment.changed
+    return shown is not None and merge.when is not None and shown < merge.when
 
 
 def begin(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
@@ -54,7 +61,7 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
         if approval is None or not approval.holds(forge.commit):
             raise StalePlan(f"another run used the approval of pull request {name} meanwhile; nothing more is written")
         if not approval.begun:
-            forge.rewrite(found[name], begun(found[name].body, sentence, forge.commit))
+            forge.rewrite(found[name], begun(found[name].body, sentence, forge.commit, found[name].changed))
 
 
 def give_back(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
