@@ -141,7 +141,7 @@ class DirectorySource:
         return Opened(fleet, commits[0] if commits else None, self.place, branch)
 
     def uncommitted(self, opened: Opened) -> str | None:
-        from policyctl.load.git.checkout import is_as_committed, unlike_index
+        from policyctl.load.git.checkout import is_as_committed, unlike_commit
         from policyctl.load.git.repository import find_repository
 
         try:
@@ -159,7 +159,7 @@ class DirectorySource:
         try:
             read = fleet.files.files.contents | {os.path.realpath(path): read_bytes(path) for path in own}
             beside = {os.path.realpath(path): read_bytes(path) for path in self._beside if path.is_file()}
-            differ, unknown = unlike_index(self._options.dir, beside | read)
+            differ, unknown = unlike_commit(self._options.dir, beside | read)
         except PolicyctlError as error:
             return str(error)
         found = sorted({*differ, *(file for file in unknown if file in read)})  # a secret may well be in no commit

@@ -172,11 +172,18 @@ def _inventory(repository: Project) -> str:
     return str(repository.folder / "rows.csv")
 
 
+def _staged(repository: Project) -> str:
+    file = _inventory(repository)
+    git(repository.folder, "add", "rows.csv")
+    return file
+
+
 UNSEEN: dict[str, Callable[[Project], str]] = {  # by git status, or because it is beside the directory
     "a file that git ignores": _ignored,
     "a file that is assumed to be unchanged": _marked("--assume-unchanged"),
     "a file that is left to the working tree": _marked("--skip-worktree"),
     "an inventory above the directory": _inventory,
+    "an inventory above the directory that is staged": _staged,
 }
 
 

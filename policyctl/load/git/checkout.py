@@ -79,10 +79,8 @@ def is_as_committed(directory: Path, also: str) -> bool:
     """
     try:
         repository = find_repository(directory)
-        if repository is None:
-            return False
-        if (directory / also).is_symlink() or links_to(repository, directory):  # the target may have changed
-            return False
+        if repository is None or (directory / also).is_symlink() or links_to(repository, directory):
+            return False  # the target of a link may have changed
         folder = repository.path_of(directory).removesuffix("/")
         above = [str(parent / also) for parent in PurePosixPath(folder, also).parent.parents] if folder else []
         return not differs(repository, commit_of(repository, "HEAD"), [folder, *above] if folder else [])
@@ -104,22 +102,26 @@ def converted(directory: Path, contents: Mapping[str, bytes]) -> Converted | Non
     revision. Raises PolicyctlError if git cannot be asked.
     """
     for home, found in _indexed(directory, contents):
-        other = {entry.path: file for entry, file in found.items() if not _is_blob(contents[file], entry.id)}
+        other = {path: file for path, (file, identifier) in found.items() if not _is_blob(contents[file], identifier)}
         for path, why in _not_edited(home, list(other)) if other else ():
             return Converted(other[path], why)
     return None
 
 
-def unlike_index(directory: Path, contents: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
-    """Of these files those that the index has with other content, whatever git takes for unchanged, and those that it does not
-    have; `contents` is as for `converted`. Raises PolicyctlError if git cannot be asked."""
-    found = {file: entry.id for _, entries in _indexed(directory, contents) for entry, file in entries.items()}
+def unlike_commit(directory: Path, contents: Mapping[str, bytes]) -> tuple[list[str], list[str]]:
+    """Of these files those that the checked-out commit has with other content, whatever git takes for unchanged, and those that
+    it does not have; `contents` is as for `converted`. Raises PolicyctlError if git cannot be asked."""
+    found = dict[str, str]()
+    for home, indexed in _indexed(directory, contents):
+        for start in range(0, len(indexed), _AT_ONCE):
+            some = entries_at(home, commit_of(home, "HEAD"), [*indexed][start : start + _AT_ONCE])
+            found |= {indexed[entry.path][0]: entry.id for entry in some}
     other = [file for file, identifier in found.items() if not _is_blob(contents[file], identifier)]
     return other, [file for file in contents if file not in found]
 
 
-def _indexed(directory: Path, files: Collection[str]) -> Iterator[tuple[Repository, dict[_IndexEntry, str]]]:
-    """Those of the files that an index has, by their entries there: of the repository, and of its submodules."""
+def _indexed(directory: Path, files: Collection[str]) -> Iterator[tuple[Repository, dict[str, tuple[str, str]]]]:
+    """Those of the files that an index has, with their objects, by their paths there: of the repository and its submodules."""
     repository = find_repository(directory)
     if repository is None:
         return
@@ -128,7 +130,7 @@ def _indexed(directory: Path, files: Collection[str]) -> Iterator[tuple[Reposito
     others = [path.removeprefix(top) for path in places if path.startswith(top) and not path.startswith(top + folder)]
     for home, entries in _with_submodules(repository, [folder, *others] if folder else []):
         there = ((entry, places.get(f"{home.top}/{entry.path}")) for entry in entries if entry.mode in _FILES)
-        yield home, {entry: file for entry, file in there if file is not None}
+        yield home, {entry.path: (file, entry.id) for entry, file in there if file is not None}
 
 
 def _place(file: str, directory: Path) -> str:
