@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -17,9 +15,9 @@ from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, rules_shown, standing
 from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import Moved
-from policyctl.policy.document import Document, canonical_text
+from policyctl.policy.document import canonical_text
 from policyctl.policy.memo import content_key
-from policyctl.watch.decide import Look, Synced
+from policyctl.watch.decide import Look, Synced, SyncedPolicies
 
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge
@@ -29,68 +27,6 @@ if TYPE_CHECKING:
 
 _WHOSE = "an approval"
 _USED = "Used by policyctl watch, which applies it."
-_MODELS = ""  # stands for all models beside the names, where they were compared
-
-
-class SyncedPolicies:
-    """What each policy and model of a remote was when its environment was last seen in sync, and what it may be since by
-    applies that were begun: hashes by name, as short texts."""
-
-    def __init__(self, base: str, begun: str = "") -> None:
-        """`base` is a text that `text_of` made, and `begun` one of `beginning`; any other one has nothing."""
-        self._found, self._begun = _loaded(base), _loaded(begun)
-
-    @staticmethod
-    def text_of(contents: Mapping[str, str], *, models: bool) -> str:
-        """The text for the canonical texts of normal forms, by name. `models` is whether models are among them."""
-        found = {name: _short(text) for name, text in contents.items()}
-        return json.dumps(found | ({_MODELS: ""} if models else {}), separators=(",", ":"))
-
-    def side(self, change: Change) -> Moved:
-        """Who moved since: a policy that it does not name was on neither side."""
-        if not self._knows(change):
-            return "unknown"
-        base, since = self._found.get(change.name), self._begun.get(change.name, ())
-        if _mark(change.before) in (base, *since):
-            return "git"
-        return "remote" if base == _wanted(change) and not since else "both"
-
-    def puts_back(self, change: Change) -> bool:
-        """Whether a change leads to what was in sync, and nothing else was begun since."""
-        return self._knows(change) and change.name not in self._begun and self._found.get(change.name) == _wanted(change)
-
-    def beginning(self, changes: Iterable[Change]) -> str:
-        """What policies may be, as text, once these changes are begun too."""
-        begun = dict(self._begun)
-        for change in changes:
-            wanted, since = _wanted(change), begun.get(change.name, [])
-            if wanted not in (self._found.get(change.name), *since):
-                begun[change.name] = [*since, wanted]
-        return json.dumps(begun, separators=(",", ":")) if begun else ""
-
-    def _knows(self, change: Change) -> bool:
-        """Whether a live policy or model would have been seen."""
-        return change.kind == "policy" or change.before is None or _MODELS in self._found
-
-
-def _loaded(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _wanted(change: Change) -> str | None:
-    return _mark(None if change.after is None else normal_of(change.after))
-
-
-def _mark(normal: Document | None) -> str | None:
-    return None if normal is None else _short(canonical_text(normal))
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class LookedPlan(NamedTuple):
@@ -146,17 +82,18 @@ def side_of(synced: Synced, files: str, rows: str) -> Moved | None:
 
 
 class Moves(NamedTuple):
-    """Who moved each change, by name; what policies may be once they are begun; and whether they only put back what was in sync
-    before, under the safety settings of then."""
+    """Who moved each change, by name; what policies were, and may be once they are begun; and whether they only put back what
+    was in sync before, under the safety settings of then."""
 
     sides: Mapping[str, Moved]
+    was: str = ""
     begun: str = ""
     restores: bool = False
 
 
-def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str) -> Moves:
+def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str, base: str) -> Moves:
     """Who moved: by what each policy was in sync, which is certain, unless an audit record has it; without either by Git
-    history. `rules` are the safety settings of now."""
+    history. `rules` are the safety settings of now, and `base` what each policy is once the plan is applied."""
     changes = review.plan.changes
     known = SyncedPolicies(synced.base, synced.begun) if synced.base else None
 
@@ -170,7 +107,7 @@ def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str) -> 
     if known is None:
         return Moves(sides)
     restores = rules == synced.rules and {*sides.values()} == {"remote"} and all(map(known.puts_back, changes))
-    return Moves(sides, known.beginning(changes), restores)
+    return Moves(sides, *known.beginning(changes, base), restores)
 
 
 def base_of(review: Review, *, models: bool) -> str:

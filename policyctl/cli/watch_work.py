@@ -210,13 +210,14 @@ class EnvironmentWork:
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
             review = fleet.review(session._replace(opened=cast("Reader", seen)), audit, judged=judged)
-        result, (moved, begun, restores) = planned(review, name, session.remote), moves_of(review, side, synced, rules)
+        base, result = base_of(review, models=session.environment.settings.models), planned(review, name, session.remote)
+        moved, was, begun, restores = moves_of(review, side, synced, rules, base)
         try:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        base, plan = base_of(review, models=session.environment.settings.models), LookedPlan(opened, synced.rules, review)
-        return Look(result, moved, "", fingerprint, rows, plan, base, begun, rules, restores)
+        plan = LookedPlan(opened, synced.rules, review)
+        return Look(result, moved, "", fingerprint, rows, plan, base, was, begun, rules, restores)
 
     def unapproved(self, name: str, look: Look) -> str | None:
         return self._approvals.unapproved(look, name)

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from policyctl.load.windows import WatchSettings, writing_at
+from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import MOVED, Moved
 from policyctl.plan.fleet import EnvironmentResult
+from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.findings import listed
 from policyctl.watch.status import State
 
 MOST_HEALS = 3  # in a row, each needed again at the next look: another tool undoes them
 _SOON, _LATER = 1.5, 0.9  # of an interval, since looks are not evenly spread
+_MODELS = ""  # stands for all models beside the names, where they were compared
 Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
 class Synced(NamedTuple):
     """How an environment was when it was last seen in sync; what is not known is empty.
 
-    Hashes of the files and of the remote's list, and what each policy was, as text. That of the files is forgotten once others
-    were in use. `begun` has what policies may have become since, by applies that were begun. `access` is a hash of how that
-    remote is reached, and `rules` one of the safety settings: those with which the watch began, or that were approved since.
+    Hashes of the files and of the remote's list, and what each policy was, as text: after an apply in part, what it wrote is in
+    sync. That of the files is forgotten once others were in use. `begun` has what policies may have become since, by applies
+    that were begun. `access` is a hash of how that remote is reached, and `rules` one of the safety settings: those with which
+    the watch began, or that were approved since.
     """
 
     files: str = ""
@@ -32,6 +38,77 @@ class Synced(NamedTuple):
     begun: str = ""
     access: str = ""
     rules: str = ""
+
+
+class SyncedPolicies:
+    """What each policy and model of a remote was when its environment was last seen in sync, and what it may be since by
+    applies that were begun: hashes by name, as short texts."""
+
+    def __init__(self, base: str, begun: str = "") -> None:
+        """`base` is a text that `text_of` made, and `begun` one of `beginning`; any other one has nothing."""
+        self._found, self._begun = _loaded(base), _loaded(begun)
+
+    @staticmethod
+    def text_of(contents: Mapping[str, str], *, models: bool) -> str:
+        """The text for the canonical texts of normal forms, by name. `models` is whether models are among them."""
+        found = {name: _short(text) for name, text in contents.items()}
+        return _text(found | ({_MODELS: ""} if models else {}))
+
+    def side(self, change: Change) -> Moved:
+        """Who moved since: a policy that it does not name was on neither side."""
+        if not self._knows(change):
+            return "unknown"
+        base, since = self._found.get(change.name), self._begun.get(change.name, ())
+        if _mark(change.before) in (base, *since):
+            return "git"
+        return "remote" if base == _wanted(change) and not since else "both"
+
+    def puts_back(self, change: Change) -> bool:
+        """Whether a change leads to what was in sync, and nothing else was begun since."""
+        return self._knows(change) and change.name not in self._begun and self._found.get(change.name) == _wanted(change)
+
+    def beginning(self, changes: Collection[Change], then: str) -> tuple[str, str]:
+        """What policies were, and what they may be, as texts, once these changes are begun too. `then` is what they are once
+        that is done: what was begun and needs no change any more is in sync."""
+        base, begun, done = dict(self._found), dict(self._begun), _loaded(then)
+        settled = self._begun.keys() - {change.name for change in changes} if (_MODELS in base) == (_MODELS in done) else ()
+        for name in settled:
+            del begun[name]
+            base.pop(name, None)
+        base |= {name: done[name] for name in settled if name in done}
+        for change in changes:
+            wanted, since = _wanted(change), begun.get(change.name, [])
+            if wanted not in (base.get(change.name), *since):
+                begun[change.name] = [*since, wanted]
+        return _text(base), _text(begun) if begun else ""
+
+    def _knows(self, change: Change) -> bool:
+        """Whether a live policy or model would have been seen."""
+        return change.kind == "policy" or change.before is None or _MODELS in self._found
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, separators=(",", ":"))
+
+
+def _wanted(change: Change) -> str | None:
+    return _mark(None if change.after is None else normal_of(change.after))
+
+
+def _mark(normal: Document | None) -> str | None:
+    return None if normal is None else _short(canonical_text(normal))
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 class Heals(NamedTuple):
@@ -57,9 +134,10 @@ OTHER_FILES = "other files"  # the fingerprint of a look that was not made, sinc
 class Look(NamedTuple):
     """What a look at an environment found: the result of its plan, who moved each change, by name, and what kind of problem
     there is, if any. `fingerprint` is that of the files that it was compared with (see `Watched`), `rows` a hash of the
-    remote's list, `plan` what an apply of it needs, `base` what each policy is once that is applied, and `begun` what those
-    that it changes may be once it is begun. `rules` is a hash of the safety settings that it was made under. `restores` is
-    whether it only puts back what was in sync before, under the safety settings of then."""
+    remote's list, `plan` what an apply of it needs, `base` what each policy is once that is applied, `was` what it was when it
+    was last seen in sync, and `begun` what those that it changes may be once it is begun. `rules` is a hash of the safety
+    settings that it was made under. `restores` is whether it only puts back what was in sync before, under the safety settings
+    of then."""
 
     result: EnvironmentResult
     moved: Mapping[str, Moved] = {}
@@ -68,6 +146,7 @@ class Look(NamedTuple):
     rows: str = ""
     plan: object = None
     base: str = ""
+    was: str = ""
     begun: str = ""
     rules: str = ""
     restores: bool = False

@@ -179,7 +179,7 @@ class WatchLoop:
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
             for name in affected:
-                self.memory.set_synced(name, self.memory.synced(name)._replace(files=""))
+                self.memory.set_synced(name, files="")
         self.memory.set_revision(revision)
         self.memory.keep(found.keys())
         self.board.source = SourceStatus(revision, self.clock.now())
@@ -262,7 +262,7 @@ class WatchLoop:
         now, own = self.clock.seconds(), self._environments[name]
         look, after = visit.look, None
         if visit.access == own.access != (known := self.memory.synced(name)).access:
-            self.memory.set_synced(name, Synced(access=own.access, rules=known.rules))
+            self.memory.set_synced(name, **Synced(access=own.access, rules=known.rules)._asdict())
         if look.fingerprint not in ("", own.fingerprint) or visit.access not in ("", own.access):  # not in use any more
             if visit.in_sync and visit.access == self.memory.synced(name).access:
                 self.memory.see_in_sync(name, "", "", look.base)
@@ -309,7 +309,7 @@ class WatchLoop:
 
     def _release(self, name: str, rules: str) -> None:
         """Note that safety settings were approved, and follow those of the revision if they are these."""
-        self.memory.set_synced(name, self.memory.synced(name)._replace(rules=rules))
+        self.memory.set_synced(name, rules=rules)
         written = self._written[name]
         if rules == written.rules and not written.settings.approved:
             self._environments = self.memory.released(name, self._written)

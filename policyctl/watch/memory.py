@@ -151,7 +151,7 @@ class Memory:
             known = self.synced(name)
             rules = one.rules if begins or name not in approved else known.rules
             is_other = begins and one.access != known.access  # of which it is not known what was in sync
-            self.set_synced(name, Synced(access=one.access, rules=rules) if is_other else known._replace(rules=rules))
+            self.set_synced(name, **(Synced(access=one.access, rules=rules)._asdict() if is_other else {"rules": rules}))
         for name in sorted(named):
             self._need_approvals(name, found[name].remote, True)
         return {name: one._replace(settings=one.settings._replace(approved=name in approved)) for name, one in found.items()}
@@ -180,22 +180,25 @@ class Memory:
             return any(one.get("access") == access for one in self._known.values())
 
     def begin(self, name: str, look: Look) -> None:
-        """Note what policies of an environment may be from now on, before the plan of a look is applied."""
-        if look.begun and self.synced(name).begun != look.begun:
-            self._add({"environment": name, "begun": look.begun})
+        """Note what policies of an environment are, and may be from now on, before the plan of a look is applied. Once one is
+        not as it was, a list as before shows that it was put back by hand."""
+        if look.was:
+            rows = {} if look.was == self.synced(name).base else {"rows": ""}
+            self.set_synced(name, base=look.was, begun=look.begun, **rows)
 
     def synced(self, name: str) -> Synced:
         """How an environment was when it was last seen in sync."""
         known = self._known.get(name, {})
         return Synced(*(str(known.get(key, "")) for key in Synced._fields))
 
-    def set_synced(self, name: str, synced: Synced) -> None:
-        if self.synced(name) != synced:
-            self._add({"environment": name, **synced._asdict()})
+    def set_synced(self, name: str, **found: str) -> None:
+        """Note some of the fields of `Synced`; a thread may note others meanwhile."""
+        if self.synced(name)._replace(**found) != self.synced(name):
+            self._add({"environment": name, **found})
 
     def see_in_sync(self, name: str, files: str, rows: str, base: str) -> None:
         """Note that an environment is in sync."""
-        self.set_synced(name, self.synced(name)._replace(files=files, rows=rows, base=base, begun=""))
+        self.set_synced(name, files=files, rows=rows, base=base, begun="")
 
     def keep(self, names: Collection[str]) -> None:
         """Forget the environments that are not among these any more. Where plans need approvals, not what holds their settings

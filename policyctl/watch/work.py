@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
-from policyctl.errors import PolicyctlError, StalePlan
+from policyctl.errors import Incomplete, PolicyctlError, StalePlan
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.watch.decide import Decision, Look, Situation, Synced, decide
@@ -143,8 +143,8 @@ def visit_environment(
     calm: bool,
 ) -> EnvironmentVisit:
     """Look at an environment, and apply its plan if its settings, the `situation` and `may_write` allow that. `begin` notes
-    what may be applied from now on, here or by others. `calm` is whether it was in sync when it was last looked at, with
-    this revision. Raises only what `begin` does."""
+    what may be applied from now on, here or by others, and what an apply in part wrote. `calm` is whether it was in sync when
+    it was last looked at, with this revision. Raises only what `begin` does."""
     began = clock.seconds()
     why_not = _why_not_reached(work, name, own, situation)
     look = why_not or _look(work, name, own, situation.synced)
@@ -160,6 +160,8 @@ def visit_environment(
     applied = None
     if decision.apply and may_write() and (applied := work.apply(name, look)) is None:
         decision = Decision(False, "another look", clock.now())
+    if look.was and applied is not None and applied.code == Incomplete.exit_code:  # what it wrote may be put back by hand soon
+        begin(_look(work, name, own, situation.synced._replace(base=look.was, begun=look.begun)))
     access = "" if why_not else own.access
     visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):

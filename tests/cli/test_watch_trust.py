@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -465,6 +466,36 @@ def test_what_others_applied_is_not_an_edit_on_the_remote(synced: Work) -> None:
     before = contents()
     assert "Git moved: virtual-policy/base" in look(synced)
     assert contents() == before
+
+
+@pytest.mark.parametrize("how", ["refused", "killed"])
+def test_what_was_applied_in_part_and_put_back_by_hand_is_not_overwritten(work: Work, how: str) -> None:
+    """The next try is for the others. What a watch that was killed wrote is known once the next one saw it."""
+    models = dict.fromkeys(("base", "gone", "other"), MODELS[0])
+    live = Refusing(tenant(**models).rows)
+    for name in models:
+        work.project.policy(name, MODELS[0])
+    with standing_in(live) as remote:
+        configure(work, "apply: on-merge", more="scope: ['virtual-policy/*']", remote=remote.url)
+        push(work)
+        assert look(work) == ""
+        before = copy.deepcopy(live.rows)
+        for name in ("base", "new", "other"):
+            work.project.policy(name, MODELS[1])
+        work.take_away("gone")
+        push(work)
+        with watching() as process:
+            live.instead = process.kill if how == "killed" else lambda: None
+            process.communicate(timeout=60)
+        live.instead = lambda: None
+        if how == "killed":
+            look(work)
+        assert sorted(models_of(live).values()) == [MODELS[0], MODELS[1], MODELS[1]]
+        live.rows = before
+        out = look(work)
+        moved = "virtual-policy/base, virtual-policy/new, virtual-policy/gone"
+        assert f"Git moved: virtual-policy/other; the remote moved: {moved}" in out
+        assert models_of(live) == models
 
 
 @pytest.mark.parametrize("back", BACK)

@@ -410,7 +410,7 @@ def test_when_an_environment_last_did_not_fail_is_known_over_restarts(tmp_path: 
 class Forgetful(Memory):
     """One that cannot remember that an environment is in sync, as when its disk is full or its lead is lost."""
 
-    def set_synced(self, name: str, synced: Synced) -> None:
+    def set_synced(self, name: str, **found: str) -> None:
         raise PolicyctlError("it cannot be written")
 
 

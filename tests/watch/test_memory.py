@@ -31,7 +31,7 @@ def test_everything_is_known_again(tmp_path: Path) -> None:
     memory.set_revision("one")
     memory.announce(DRIFTED)
     memory.set_heals("prod", Heals(2, 17.5))
-    memory.set_synced("prod", Synced("files", "rows"))
+    memory.set_synced("prod", files="files", rows="rows")
     again = Memory(StateFolder(tmp_path))
     assert again.revision == "one"
     assert [*again.statuses()] == [DRIFTED]
@@ -98,7 +98,7 @@ def test_what_a_commit_does_not_decide_about_itself(tmp_path: Path, case: str) -
 def test_without_approvals_the_settings_of_the_branch_are_followed(tmp_path: Path) -> None:
     memory = Memory(StateFolder(tmp_path))
     memory.held({"dev": DEV})
-    memory.set_synced("dev", Synced("files", "rows", "base", "", "dev", "loose"))
+    memory.set_synced("dev", files="files", rows="rows", base="base", rules="loose")
     memory.held({"dev": DEV._replace(rules="other")})
     assert memory.synced("dev") == Synced("files", "rows", "base", "", "dev", "other")
     memory.held({"dev": DEV._replace(access="other")})
@@ -132,7 +132,7 @@ def test_a_file_that_was_cut_off_or_damaged_is_read_as_far_as_it_goes(
     folder = tmp_path_factory.mktemp("state")
     memory = Memory(StateFolder(folder))
     memory.announce(DRIFTED)
-    memory.set_synced("prod", Synced("files", "rows"))
+    memory.set_synced("prod", files="files", rows="rows")
     content = (folder / FILE).read_bytes()
     (folder / FILE).write_bytes(content[:cut])
     again = Memory(StateFolder(folder))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.cli.watch_look import SyncedPolicies
 from policyctl.plan.change import Action, Change
 from policyctl.plan.drift import Moved
 from policyctl.policy.document import Document, canonical_text, normal_form
+from policyctl.watch.decide import SyncedPolicies
 
 NAME, MODEL = "virtual-policy/chat", "virtual-model/x/a"
 
@@ -28,7 +28,7 @@ def synced(version: str | None, *begun: str | None, models: bool = True) -> Sync
     base = SyncedPolicies.text_of({} if found is None else {NAME: canonical_text(found)}, models=models)
     since = ""
     for one in begun:
-        since = SyncedPolicies(base, since).beginning([change("x", one)])
+        since = SyncedPolicies(base, since).beginning([change("x", one)], base)[1]
     return SyncedPolicies(base, since)
 
 
@@ -69,3 +69,30 @@ def test_of_a_live_model_that_was_not_compared_it_is_not_known(moved: Moved, *, 
 @pytest.mark.parametrize("text", ["", "no", "[]", "1"])
 def test_a_text_of_anything_else_has_nothing(text: str) -> None:
     assert SyncedPolicies(text, text).side(change("c", None)) == "remote"
+
+
+def text(**versions: str) -> str:
+    found = {f"virtual-policy/{name}": canonical_text(normal(version) or {}) for name, version in versions.items()}
+    return SyncedPolicies.text_of(found, models=True)
+
+
+def test_what_was_begun_and_needs_no_change_any_more_is_in_sync() -> None:
+    """Then it is an edit on the remote that leads back. Of the others it is not known whether they were written."""
+    had, then = text(chat="a", gone="a", other="a"), text(chat="b", new="b", other="b")
+    names = ("chat", "gone", "new", "other")
+    before = dict(zip(names, ("a", "a", None, "a"), strict=True))
+    files = dict(zip(names, ("b", None, "b", "b"), strict=True))
+    changes = {name: change(before[name], files[name], f"virtual-policy/{name}") for name in names}
+    was, begun = SyncedPolicies(had).beginning([*changes.values()], then)
+    assert was == had
+    assert {SyncedPolicies(was, begun).side(one) for one in changes.values()} == {"git"}
+    now = SyncedPolicies(*SyncedPolicies(was, begun).beginning([changes["other"]], then))
+    sides = {name: now.side(one) for name, one in changes.items()}
+    assert sides == {"chat": "remote", "gone": "remote", "new": "remote", "other": "git"}
+
+
+def test_what_was_not_compared_this_time_is_not_taken_for_in_sync() -> None:
+    had = SyncedPolicies.text_of({MODEL: "a"}, models=True)
+    one = change("a", "b", MODEL)
+    was, begun = SyncedPolicies(had).beginning([one], had)
+    assert SyncedPolicies(was, begun).beginning([], SyncedPolicies.text_of({}, models=False)) == (was, begun)
