@@ -238,7 +238,8 @@ class UsedApprovals:
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name)))
             self._taken.pop(name, None)
-            return bool(found) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)
+            known = cast("LookedPlan", look.plan).approved
+            return bool(found and known) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)
 
 
 def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:

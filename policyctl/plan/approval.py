@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from policyctl.plan.settings import Override
@@ -154,11 +154,20 @@ def reached(approvals: Sequence[Approval], applied: Approval | None, history: Se
     may be what an attacker waits for.
     """
     noted = applied.access if applied is not None else None
-    known = set(history[:1]) if noted is None else {noted}
-    for terms in (one.terms for one in reversed(approvals) if one.terms is not None):
-        if terms.before in known:
-            known.add(terms.access)
-    return frozenset(known) if noted is not None or known.issuperset(history) else frozenset()
+    if noted is None and not history:
+        return frozenset()
+    led = _led(approvals, history[0] if noted is None else noted, lambda terms: (terms.before, terms.access))
+    return frozenset((led[0], led[-1])) if noted is not None or {*led}.issuperset(history) else frozenset()
+
+
+def _led(approvals: Sequence[Approval], known: str, step: Callable[[Terms], tuple[str, str]]) -> list[str]:
+    """What the plans of approvals (the newest first) show step by step, beginning with what is known. A plan that does not
+    begin where the one before ended does not show what is there now; what a step left counts no more."""
+    led = [known]
+    for before, after in (step(one.terms) for one in reversed(approvals) if one.terms is not None):
+        if before == led[-1] != after:
+            led.append(after)
+    return led
 
 
 def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
@@ -188,13 +197,12 @@ def newest(approvals: Sequence[Approval], commit: str) -> Approval | None:
 
 def rules_shown(approvals: Sequence[Approval], known: str) -> frozenset[str]:
     """The safety settings (see `Environment.rules`) that are `known` to be approved, and those to which the plans of approvals,
-    the newest first, show a step from there: what a push brought is in the base of the next plan, which does not show it.
-    Where nothing is known, those of each plan."""
-    found = {known}
-    for terms in (one.terms for one in reversed(approvals) if one.terms is not None):
-        if terms.rules_before in found or not known:
-            found.add(terms.rules)
-    return frozenset(found)
+    the newest first, lead from there: what a push brought is in the base of the next plan, which does not show it. Where
+    nothing is known, those of each plan."""
+    if not known:
+        return frozenset(one.terms.rules for one in approvals if one.terms is not None)
+    led = _led(approvals, known, lambda terms: (terms.rules_before, terms.rules))
+    return frozenset((led[0], led[-1]))
 
 
 def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:

@@ -149,12 +149,16 @@ class Memory:
         for name, one in found.items():
             self._known.setdefault(name, {})
             known = self.synced(name)
-            rules = one.rules if begins or name not in approved else known.rules
+            rules = one.rules if begins or name not in approved else known.rules or self._rules_at(one.access)
             is_other = begins and one.access != known.access  # of which it is not known what was in sync
             self.set_synced(name, **(Synced(access=one.access, rules=rules)._asdict() if is_other else {"rules": rules}))
         for name in sorted(named):
             self._need_approvals(name, found[name].remote, True)
         return {name: one._replace(settings=one.settings._replace(approved=name in approved)) for name, one in found.items()}
+
+    def _rules_at(self, access: str) -> str:
+        """The safety settings of an environment whose remote is reached in this way, whatever its name was."""
+        return next((str(one["rules"]) for one in self._known.values() if one.get("access") == access and one.get("rules")), "")
 
     def released(self, name: str, found: Mapping[str, Watched]) -> dict[str, Watched]:
         """The same once the settings of one of them, which need no approvals, are approved."""

@@ -121,11 +121,13 @@ def test_in_several_environments_a_newer_merge_replaces_only_what_it_changes_the
     [
         ([], "a", {"a"}),
         (["a b"], "a", {"a", "b"}),
-        (["b c", "a b"], "a", {"a", "b", "c"}),  # the newest first
+        (["b c", "a b"], "a", {"a", "c"}),  # the newest first
+        (["b a", "a b"], "a", {"a"}),  # b was taken back
+        (["a a", "a b"], "a", {"a", "b"}),  # of an older base: it shows no step
         (["a b", "b c"], "a", {"a", "b"}),  # c was not reached from b
         (["b b"], "a", {"a"}),  # a push brought b
         (["b c"], "a", {"a"}),
-        (["b b", "c d"], "", {"", "b", "d"}),
+        (["b b", "c d"], "", {"b", "d"}),
     ],
 )
 def test_safety_settings_are_shown_by_a_step_from_known_ones(steps: list[str], known: str, shown: set[str]) -> None:

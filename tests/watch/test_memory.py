@@ -73,7 +73,16 @@ NEXT: dict[str, tuple[dict[str, Watched], dict[str, bool], dict[str, tuple[str, 
         {"prod": True},
         {"prod": ("prod", "strict")},
     ),
-    "a new one": ({"prod": PROD, "new": DEV}, {"prod": True, "new": True}, {"prod": ("prod", "strict"), "new": ("", "")}),
+    "a new one": (
+        {"prod": PROD, "new": DEV._replace(access="new")},
+        {"prod": True, "new": True},
+        {"prod": ("prod", "strict"), "new": ("", "")},
+    ),
+    "another name": (
+        {"production": PROD._replace(settings=FREE, rules="none"), "dev": DEV},
+        {"production": True, "dev": False},
+        {"production": ("", "strict"), "dev": ("dev", "loose")},
+    ),
     "the remote of the other": (
         {"dev": PROD._replace(settings=FREE)},
         {"dev": True},
