@@ -306,6 +306,8 @@ class WatchLoop:
         if done or in_sync:
             look = visit.look
             self.memory.see_in_sync(name, look.fingerprint, look.rows if in_sync else "", look.base)
+            if not self.memory.synced(name).rules:  # a new one, which a person applied under these
+                self.memory.set_synced(name, rules=look.rules)
 
     def _release(self, name: str, rules: str) -> None:
         """Note that safety settings were approved, and follow those of the revision if they are these."""
