@@ -387,6 +387,32 @@ def test_a_pull_request_for_something_else_does_not_approve_where_a_push_led(
         assert len(evil.seen) == planned
 
 
+@pytest.mark.parametrize("name", ["prod", "production"])
+def test_a_pull_request_releases_no_approvals_that_a_push_released_under_another_name(
+    work: Work, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    live = tenant(base=MODELS[0])
+    with standing_in(live) as prod:
+        write(work, environment("prod", prod.url))
+        push(work)
+        look(work, "--all")
+        write(work, environment(name, prod.url, "apply: on-merge"))
+        push(work)
+        look(work, "--all")
+        work.base = work.forge.head
+        work.project.policy("more", MODELS[0])
+        assert work.comment(5, "--env", name).code == 0
+        push(work)
+        work.forge.merge(5, str(work.forge.head))
+        look(work, "--all")
+        work.project.policy("base", MODELS[1])
+        push(work)
+        assert "waits for an approval" in look(work, "--all")
+        assert MODELS[1] not in models_of(live).values()
+
+
 def test_an_approved_change_of_the_remote_does_not_approve_what_is_written_there(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
