@@ -92,7 +92,10 @@ def remote_lock(
             if stopped() or time.monotonic() >= end:
                 raise Interrupted(f"another worker is at work on the remote of {name}")
             time.sleep(_POLL)
-        yield require
+        try:
+            yield require
+        finally:  # the end of a session releases it too, but only after that was closed here
+            ask(connection, "SELECT pg_advisory_unlock(%s)", key)
 
 
 class PaceTable:

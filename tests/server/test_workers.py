@@ -63,7 +63,7 @@ def test_a_lock_is_for_one_process_and_ends_with_its_session(queue: JobQueue) ->
 
 def test_a_session_that_was_ended_lets_nothing_be_written(queue: JobQueue, postgres: PostgresServer) -> None:
     with remote_lock(queue.connect, "tenant", "prod", 0, lambda: False) as require:
-        postgres.execute("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'")
+        postgres.execute("SELECT pg_terminate_backend(pid, 60000) FROM pg_locks WHERE locktype = 'advisory'")
         with pytest.raises(PolicyctlError, match="the lock of the remote of prod was lost, so this was not written"):
             require()
         with remote_lock(queue.connect, "tenant", "dev", 0, lambda: False):
