@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import TextIO
 
 import click
@@ -184,7 +185,8 @@ class CollectingConsole(Console):
 
 @contextmanager
 def first_signal(note: Callable[[int], None]) -> Iterator[None]:
-    """Give the first SIGINT or SIGTERM to `note` instead of ending the process. The second one ends it at once."""
+    """Give the first SIGINT or SIGTERM to `note`, which takes no lock, instead of ending the process. The second one ends it at
+    once."""
 
     def handle(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)  # first of all, so that a second one is never caught
@@ -197,6 +199,26 @@ def first_signal(note: Callable[[int], None]) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, previous, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def first_signal_apart(note: Callable[[int], None]) -> Iterator[None]:
+    """As `first_signal`, with `note` in a thread of its own: it may take locks, which the main thread may hold at that moment,
+    and only gives back once a signal handler returned."""
+    signals = SimpleQueue[int | None]()  # the only queue that a signal handler may use
+
+    def wait() -> None:
+        if (number := signals.get()) is not None:
+            note(number)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        with first_signal(signals.put):
+            yield
+    finally:
+        signals.put(None)
+        waiting.join()
 
 
 def streams_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:

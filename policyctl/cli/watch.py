@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from policyctl.ci.comments import watch_marker
-from policyctl.cli.console import Console, first_signal
+from policyctl.cli.console import Console, first_signal_apart
 from policyctl.cli.environments import with_environments_or_all
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, Options, with_form, with_options
@@ -155,7 +155,7 @@ def _run(
     loop = WatchLoop(work, board, memory, poll, parallelism, watchers=watchers)
     if (keeper := work.keeper()) is not None:
         watchers.append(keeper)
-    with closing(work), outputs.around(loop, once=once, console=printer.console), first_signal(loop.stop):
+    with closing(work), outputs.around(loop, once=once, console=printer.console), first_signal_apart(loop.stop):
         loop.run(once=once)
     return board
 

@@ -12,7 +12,7 @@ from functools import partial
 from threading import Event
 from typing import Any
 
-from policyctl.cli.console import Console, first_signal
+from policyctl.cli.console import Console, first_signal_apart
 from policyctl.cli.queue import open_queue
 from policyctl.cli.watch_look import looked
 from policyctl.cli.watch_outputs import OutputOptions
@@ -54,7 +54,7 @@ def leading(watch: str, given: OutputOptions, console: Console, *, once: bool) -
         if not state.lead():
             if once:
                 raise PolicyctlError("another watch of the same leads, and looks; leave out --once, or --on queue")
-            with _following(given, console), first_signal(lambda _: stopped.set()):
+            with _following(given, console), first_signal_apart(lambda _: stopped.set()):
                 while not (stopped.wait(_SECONDS) or state.lead()):
                     pass
         if stopped.is_set():

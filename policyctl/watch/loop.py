@@ -51,7 +51,7 @@ class WatchLoop:
         self.turned_at = self.clock.seconds()
 
     def stop(self, _signal: int = 0) -> None:
-        """End the loop once what was begun is finished. May be called by a signal handler."""
+        """End the loop once what was begun is finished. From any thread, but not by a signal handler."""
         self.board.stopping = True
         for watcher in self.watchers:
             watcher.stopping()

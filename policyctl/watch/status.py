@@ -83,7 +83,7 @@ class Watcher:
         """The loop turned: so many environments are due, and the one that waits longest has done so for `lag` seconds."""
 
     def stopping(self) -> None:
-        """The watch ends once what was begun is finished. Called by a signal handler."""
+        """The watch ends once what was begun is finished. May be called by any thread."""
 
 
 class Board:

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 import jsonschema
 import pytest
 
+from policyctl.cli.console import first_signal_apart
 from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.reconcile.audit import AuditFile
 from policyctl.report import schema_text
@@ -626,3 +628,18 @@ def test_without_a_way_to_read_approvals_it_waits_and_names_what_is_missing(
     ran = policyctl("watch", "--once")
     assert "pending" in ran.out
     assert missing in ran.out
+
+
+def test_a_signal_that_comes_while_the_main_thread_holds_a_lock_ends_the_watch() -> None:
+    """The lock is that of what it waits for, and `stop` needs it: in a signal handler that would wait forever."""
+    lock, noted = Lock(), Event()
+
+    def stop(_: int) -> None:
+        assert lock.acquire(timeout=30)
+        lock.release()
+        noted.set()
+
+    with first_signal_apart(stop):
+        with lock:
+            signal.raise_signal(signal.SIGTERM)
+        assert noted.wait(60)
