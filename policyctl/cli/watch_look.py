@@ -236,7 +236,7 @@ class UsedApprovals:
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]):
                 for one in comments if merge.name in seen else ():
                     sentence = "Applied, as policyctl watch found."
-                    forge.rewrite(one, applied(one.body, sentence, opened.access(name)))
+                    forge.rewrite(one, applied(one.body, sentence, opened.access(name), look.rules))
             self._taken.pop(name, None)
             known = cast("LookedPlan", look.plan).approved
             return bool(found and known) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)

@@ -88,8 +88,9 @@ class Approval(NamedTuple):
     where the comment had no room for them, and `environments` how many of them are in which of several. `traffic` is what the
     plan does by way of other policies (see `Plan.traffic`), and `replaces` what else its branch changes in the files.
     `proposal` is what the plan was made for. Where nothing is approved although the comment has a digest, `why` is the reason.
-    `access` is how the remote was reached by the run that applied it, and `begun` the commit whose apply began to write what is
-    approved; from then on `shown` is when the comment was last changed before. `known` is whether all that it changes is known.
+    `access` is how the remote was reached by the run that applied it, under which safety `rules`, and `begun` the commit whose
+    apply began to write what is approved; from then on `shown` is when the comment was last changed before. `known` is whether
+    all that it changes is known.
     """
 
     digest: str
@@ -101,6 +102,7 @@ class Approval(NamedTuple):
     terms: Terms | None = None
     why: str = ""
     access: str | None = None
+    rules: str | None = None
     environments: Mapping[str, int] = {}
     begun: str = ""
     shown: str = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -210,6 +211,43 @@ def test_a_comment_that_is_replaced_once_it_was_merged_approves_nothing(
     ran = tenant.apply()
     assert (ran.code, tenant.live) == (4, {"p": "a", "q": "a"})
     assert " approved no plan: its comment was changed at the time of the merge or since" in ran.err
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought(tenant: TenantOf, noted: bool) -> None:
+    """They are in the base of its plan, so its page does not show them."""
+    tenant.refuses = False
+    tenant.merge(5, p=B)
+    if noted:
+        assert tenant.apply().code == 0
+    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.push()
+    tenant.work.settle()
+    tenant.merge(6, q=B)
+    assert "max_removes" not in tenant.forge.comments[6][0]["body"]
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["q"]) == (4, "a")
+    assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
+    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
+    assert tenant.work.on_main("apply", "--yes", "--expect-digest", digest).code == 0
+    assert tenant.work.on_main("ci", "applied").code == 0
+    tenant.work.settle()
+    tenant.merge(7, q=A)  # what a person applied is in use
+    assert (tenant.apply().code, tenant.live["q"]) == (0, "a")
+
+
+def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:
+    tenant.merge(5, p=RISKY, q=B)
+    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
+    by_hand = tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json").out.strip()
+    assert by_hand == digest
+    assert "Used by" not in tenant.forge.bodies[0]
+    ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
+    assert (ran.code, tenant.noted) == (5, [True, True])
+    tenant.refuses = False
+    tenant.push(p=A)
+    tenant.push(p=RISKY)
+    assert tenant.work.on_main("ci", "approved").out.strip() == NONE
 
 
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,7 +244,22 @@ def test_the_first_push_of_a_new_way_in_waits_for_a_person(tenants: Tenants) -> 
     tenants.lead_to(tenants.other)
     ran = tenants.work.apply()
     assert (ran.code, tenants.other.seen) == (4, [])
-    assert tenants.work.on_main("ci", "approved", "--digest", f"sha256:{'0' * 64}").code == 0, "who decides"
+    found = re.search(r"start this by hand with DIGEST@(sha256:[0-9a-f]{64}), where", ran.err)
+    assert found is not None
+    digest = f"sha256:{'0' * 64}"
+    overrides = ("--overrides", "--max-removes 12 because they are gone")
+    for given, more, code in (
+        (digest, (), 4),  # what was read before the push
+        (digest, overrides, 4),
+        (f"{digest}@{digest}", (), 4),
+        (f"{digest}@{found[1]}", (), 0),  # who has read the way in decides
+    ):
+        by_hand = tenants.work.on_main("ci", "approved", "--digest", given, *more)
+        assert (by_hand.code, by_hand.out, tenants.other.seen) == (code, "" if code else f"{digest}\n", [])
+    tenants.lead_to(tenants.own)
+    tenants.own.seen.clear()
+    by_hand = tenants.work.on_main("ci", "approved", "--digest", f"{digest}@{found[1]}")
+    assert (by_hand.code, tenants.own.seen) == (4, []), "a later push leads elsewhere"
 
 
 def test_a_push_that_leads_elsewhere_sends_no_secret_where_no_run_has_noted_the_way_in(tenants: Tenants) -> None:

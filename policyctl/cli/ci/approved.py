@@ -30,6 +30,7 @@ from policyctl.plan.approval import (
     newest,
     overrides_of,
     reached,
+    rules_shown,
     standing,
     unapproved,
     waiting,
@@ -46,7 +47,7 @@ _NAMED = 5  # policies in a message
 _NO_PLAN = "it was refused, its page did not show all of it, or it was not made for an environment"
 _NEW_ACCESS = (
     "no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them; read them, "
-    "then start this by hand with the digest that policyctl plan --format json prints"
+    "then start this by hand with DIGEST@{}, where DIGEST is what policyctl plan --format json prints"
 )
 _NEW_RULES = (
     "no approved plan shows the safety settings that policyctl.yaml has now; read the plan, then start this by hand with its "
@@ -55,7 +56,12 @@ _NEW_RULES = (
 
 
 @click.command("approved", epilog=APPROVED_EPILOG)
-@click.option("--digest", default="", help="What a person approved by hand; unless it is empty, it is printed.")
+@click.option(
+    "--digest",
+    default="",
+    help="What a person approved by hand; unless it is empty, it is printed. With @ and the hash that a "
+    "run with exit code 4 shows it approves a new way to the remote too.",
+)
 @click.option("--overrides", "text", default="", metavar="TEXT", help="What that person overrides: OPTIONS because REASON.")
 @click.option(
     "--out",
@@ -78,15 +84,11 @@ def approved(options: Options, digest: str, text: str, out: Path | None, chosen:
     If the remote, auth or ca_file of the environment is not what was used before, and no approved plan shows the change, the
     exit code is 4 before anything logs in.
     """
-    console, uses = Console(options), list[str]()
+    console = Console(options)
     if text.strip() and not digest:
         raise UsageError("--overrides is for a plan that a person approved; give its --digest too")
-    if text.strip():
-        found = _by_hand(subject_of(options, chosen), digest, text)
-    elif digest:
-        found = Approval(digest)
-    else:
-        found, uses = _merged(subject_of(options, chosen), options, console)
+    subject = subject_of(options, chosen)
+    found, uses = _by_hand(subject, options, console, digest, text) if digest else _merged(subject, options, console)
     if out is not None:
         write_overrides(out, found.overrides, uses)
     elif uses:
@@ -95,12 +97,38 @@ def approved(options: Options, digest: str, text: str, out: Path | None, chosen:
     return 0
 
 
-def _by_hand(subject: Subject, digest: str, text: str) -> Approval:
-    """What a person approves with overrides. The digest may be that of the plan without them, as the failed run showed it:
-    one person gives both at once."""
-    by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
-    overrides = parse_overrides(text, by)
-    return Approval(subject.overriding(overrides).digest if digest == subject.plan.digest else digest, overrides=overrides)
+def _by_hand(subject: Subject, options: Options, console: Console, given: str, text: str) -> tuple[Approval, list[str]]:
+    """What a person approves, with overrides, and what that uses: all that waits, at the head of the branch. The digest may be
+    that of the plan without overrides, as the failed run showed it: one person gives both at once.
+
+    Raises StalePlan for another way in to the remote than was used before, unless what is `given` names it.
+    """
+    digest, _, access = given.partition("@")
+    try:
+        found, applied, commit, why = _read(options, subject)
+    except NotAllowed as error:
+        found, applied, commit, why = [], None, "", str(error)
+    if access != subject.access() and (access or not _may_log_in(subject, found, applied)):
+        raise _new_access(subject, console)
+    approval = Approval(digest)
+    if text.strip():
+        by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
+        overrides = parse_overrides(text, by)
+        whole = subject.overriding(overrides).digest if digest == subject.plan.digest else digest
+        approval = Approval(whole, overrides=overrides)
+    return approval, _uses(subject, approval, [] if why else [one for one in found if one.holds(commit)])
+
+
+def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:
+    """What `ApprovalUse` notes: the approvals of these pull requests, if anything is approved."""
+    return [subject.name, *(one.source for one in holding)] if holding and approval.digest != NONE else []
+
+
+def _new_access(subject: Subject, console: Console, besides: str = "") -> StalePlan:
+    """What ends the run before anything logs in, which the summary shows too."""
+    why = f"{_NEW_ACCESS.format(subject.access())}{besides}"
+    write_stop_summary(why, console)
+    return StalePlan(why)
 
 
 def _merged(subject: Subject, options: Options, console: Console) -> tuple[Approval, list[str]]:
@@ -117,15 +145,14 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
 
     found, applied, commit, why = _read(options, subject)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
-    if subject.logs_in and not _is_known(subject, found, applied):
-        write_stop_summary(f"{_NEW_ACCESS}{besides}", console)
-        raise StalePlan(f"{_NEW_ACCESS}{besides}")
+    if not _may_log_in(subject, found, applied):
+        raise _new_access(subject, console, besides)
     if why is None and not found:
         why = "no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it"
     if why is None and len(found) == 1 and found[0].digest == NONE:
         why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
     holding = [one for one in found if one.holds(commit)]
-    if why is None and holding and subject.rules not in {one.terms.rules for one in holding if one.terms is not None}:
+    if why is None and holding and not _shows_rules(subject, found, holding, applied):
         why = f"{_NEW_RULES}{besides}"
     if why is not None:
         return nothing(why), []
@@ -134,7 +161,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
         approval = _left_of(found[0], subject, console)
     else:
         approval = _summed(found, commit, subject, console, nothing)
-    return approval, [] if approval.digest == NONE else [subject.name, *(one.source for one in holding)]
+    return approval, _uses(subject, approval, holding)
 
 
 def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str, str | None]:
@@ -148,8 +175,19 @@ def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval 
         return found, applied, forge.commit, why_not_head(forge, directory, subject.referred())
 
 
-def _is_known(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
-    """Whether the way in to the remote was used before, or approved."""
+def _shows_rules(subject: Subject, found: Sequence[Approval], holding: Sequence[Approval], applied: Approval | None) -> bool:
+    """Whether one of the approvals that count is for the safety settings of now, and each step to these was shown, from those
+    of the last apply that was noted, else those of the base of the oldest that waits."""
+    first = next((one.terms.rules_before for one in reversed(found) if one.terms is not None), "")
+    known = first if applied is None or applied.rules is None else applied.rules
+    is_for = any(one.terms is not None and one.terms.rules == subject.rules for one in holding)
+    return is_for and subject.rules in rules_shown(found, known)
+
+
+def _may_log_in(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
+    """Whether the way in to the remote was used before, or approved, or takes no credentials."""
+    if not subject.logs_in:
+        return True
     is_noted = applied is not None and applied.access is not None
     return subject.access() in reached(found, applied, () if is_noted else subject.history())
 
@@ -260,6 +298,6 @@ def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> s
         return why
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access))
+            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, subject.rules))
         console.say(f"noted as applied: pull request {merge.name}")
     return None
