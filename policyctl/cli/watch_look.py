@@ -225,18 +225,19 @@ class UsedApprovals:
 
     def _use_up(self, look: Look, name: str) -> bool:
         """Note on the pull requests that wait that they are applied. Raises PolicyctlError if that cannot be done."""
-        opened = cast("LookedPlan", look.plan).opened
+        opened, known, _ = cast("LookedPlan", look.plan)
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 raise RemoteError(forge)
             found = self._found(forge, opened, name)
             if why := why_not_head(forge, opened.place, opened.referred):
                 raise RemoteError(why)
+            rules = look.rules if look.rules in rules_shown(found, known) else known
             seen = {one.source for one in found}  # what was merged since is not in these files
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]):
                 for one in comments if merge.name in seen else ():
                     sentence = "Applied, as policyctl watch found."
-                    forge.rewrite(one, applied(one.body, sentence, opened.access(name), look.rules))
+                    forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
             self._taken.pop(name, None)
             known = cast("LookedPlan", look.plan).approved
             return bool(found and known) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)

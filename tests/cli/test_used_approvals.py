@@ -229,11 +229,29 @@ def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought
     assert (ran.code, tenant.live["q"]) == (4, "a")
     assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
     digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
-    assert tenant.work.on_main("apply", "--yes", "--expect-digest", digest).code == 0
-    assert tenant.work.on_main("ci", "applied").code == 0
+    assert tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json").code == 0
+    ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
+    assert (ran.code, tenant.work.on_main("ci", "applied").code) == (0, 0)
     tenant.work.settle()
     tenant.merge(7, q=A)  # what a person applied is in use
     assert (tenant.apply().code, tenant.live["q"]) == (0, "a")
+
+
+def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(tenant: TenantOf) -> None:
+    tenant.refuses = False
+    tenant.merge(5, p=B)
+    assert tenant.apply().code == 0
+    tenant.work.settle()
+    tenant.merge(6)  # whose plan is empty
+    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.push()
+    assert tenant.apply().code == 0
+    assert tenant.forge.comments[6][0]["body"].endswith(f"<!-- policyctl {APPLIED} -->\n")
+    tenant.work.settle()
+    tenant.merge(7, q=B)
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["q"]) == (4, "a")
+    assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
 
 
 def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:

@@ -12,7 +12,7 @@ import click
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
-from policyctl.cli.ci.merges import ApprovalUse, approvals_of, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import ApprovalUse, approvals_in, approvals_of, waiting_merges, why_not_head
 from policyctl.cli.ci.subject import Subject, subject_of
 from policyctl.cli.console import Console
 from policyctl.cli.environments import with_environments
@@ -176,12 +176,15 @@ def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval 
 
 
 def _shows_rules(subject: Subject, found: Sequence[Approval], holding: Sequence[Approval], applied: Approval | None) -> bool:
-    """Whether one of the approvals that count is for the safety settings of now, and each step to these was shown, from those
-    of the last apply that was noted, else those of the base of the oldest that waits."""
-    first = next((one.terms.rules_before for one in reversed(found) if one.terms is not None), "")
-    known = first if applied is None or applied.rules is None else applied.rules
+    """Whether one of the approvals that count is for the safety settings of now, and each step to these was shown."""
     is_for = any(one.terms is not None and one.terms.rules == subject.rules for one in holding)
-    return is_for and subject.rules in rules_shown(found, known)
+    return is_for and subject.rules in rules_shown(found, _known_rules(found, applied))
+
+
+def _known_rules(found: Sequence[Approval], applied: Approval | None) -> str:
+    """The safety settings of the last apply that was noted, else those of the base of the oldest approval that waits."""
+    first = next((one.terms.rules_before for one in reversed(found) if one.terms is not None), "")
+    return (applied is not None and applied.rules) or first
 
 
 def _may_log_in(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
@@ -293,11 +296,15 @@ def applied(options: Options, chosen: EnvironmentFilter) -> int:
 def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> str | None:
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
     access = subject.access()
-    found, _ = waiting_merges(forge, subject.name, directory)
+    found, last = waiting_merges(forge, subject.name, directory)
     if why := why_not_head(forge, directory, subject.referred()):
         return why
+    approvals = approvals_in(found, subject.name, directory)
+    rules = _known_rules(approvals, last)
+    if subject.rules in rules_shown(approvals, rules) or any(one.begun == forge.commit for one in approvals):
+        rules = subject.rules  # otherwise a push brought them, and nothing was written under them
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, subject.rules))
+            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, rules))
         console.say(f"noted as applied: pull request {merge.name}")
     return None

@@ -34,11 +34,15 @@ def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list
 
 
 def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
-    """What those pull requests approve, the newest first: nothing if the plan was not made for what was merged. And the last
-    one that was applied."""
+    """What those pull requests approve, the newest first, and the last one that was applied."""
     found, applied = waiting_merges(forge, environment, directory)
+    return approvals_in(found, environment, directory), applied
+
+
+def approvals_in(found: Sequence[tuple[Merge, list[Comment]]], environment: str, directory: str) -> list[Approval]:
+    """What merged pull requests approve: nothing if the plan was not made for what was merged, or not seen then."""
     made = [(approval_in([ours[-1].body], environment, directory, merge.name), merge, ours[-1]) for merge, ours in found]
-    return [held(one, merge.what, seen=_is_seen(one, merge, ours)) for one, merge, ours in made if one is not None], applied
+    return [held(one, merge.what, seen=_is_seen(one, merge, ours)) for one, merge, ours in made if one is not None]
 
 
 def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
