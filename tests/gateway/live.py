@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+import uvloop
 
 from policyctl.gateway.app import GatewayApp, GatewayLimits
 from policyctl.gateway.ask import HttpUpstreams
@@ -161,7 +162,7 @@ def running(
     connect: Callable[[], Upstreams] = HttpUpstreams,
 ) -> Iterator[Running]:
     """A gateway that runs no policy yet. Without `real_waits` it only notes how long it would wait."""
-    loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     reads, writes = os.pipe()

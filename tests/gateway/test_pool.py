@@ -7,13 +7,14 @@ import random
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
+import uvloop
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -34,6 +35,12 @@ TURNS = 1000  # of the loop: far more than it takes to move all that a test send
 def long_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what a test is about closes a connection."""
     monkeypatch.setattr(pools, "IDLE_SECONDS", 1000.0)
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    """On the loop that the gateway has, which differs from that of asyncio where a connection ends."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test)
 
 
 class Model:
@@ -115,7 +122,7 @@ def test_a_connection_serves_one_request_after_the_other() -> None:
             assert [model.of[b"%d" % number] for number in range(1, 5)] == [1] * 4
             assert model.connections == 2
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_to_leave_an_answer_closes_its_own_connection_only_and_one_that_came_whole_closes_none() -> None:
@@ -138,7 +145,7 @@ def test_to_leave_an_answer_closes_its_own_connection_only_and_one_that_came_who
             assert await ask(pool, model, b"next") == b"xxxx"
             assert (model.of[b"left"], model.of[b"next"]) == (1, 2)
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_a_request_that_is_cancelled_closes_its_connection() -> None:
@@ -155,7 +162,7 @@ def test_a_request_that_is_cancelled_closes_its_connection() -> None:
             asked.cancel()
             await model.until_open(0)
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_a_connection_is_closed_after_some_time_without_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +174,7 @@ def test_a_connection_is_closed_after_some_time_without_a_request(monkeypatch: p
             await model.until_open(0)
             assert await ask(pool, model, b"3") == b"3"
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_one_that_was_idle_for_too_long_is_not_used_although_it_is_not_closed_yet(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +185,7 @@ def test_one_that_was_idle_for_too_long_is_not_used_although_it_is_not_closed_ye
             await ask(pool, model, b"2")
             assert model.of == {b"1": 1, b"2": 2}
 
-    asyncio.run(test())
+    run(test())
 
 
 @pytest.mark.parametrize("more", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"], ids=["closed", "an answer"])
@@ -202,7 +209,7 @@ def test_an_idle_connection_that_is_closed_or_sends_something_is_not_used(more: 
             assert await ask(pool, model, b"2") == b"2"
             assert model.of == {b"1": 1, b"2": 2}
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_an_answer_that_comes_before_the_request_was_sent_is_read_and_its_connection_not_used_again() -> None:
@@ -216,7 +223,7 @@ def test_an_answer_that_comes_before_the_request_was_sent_is_read_and_its_connec
             assert (exchange.status, await whole(exchange)) == (413, b"x")
             await model.until_open(0)
 
-    asyncio.run(test())
+    run(test())
 
 
 ENDS: dict[str, tuple[bytes, int]] = {
@@ -253,7 +260,7 @@ def test_a_model_that_ends_its_side_ends_the_connection_although_it_takes_no_mor
                 await asyncio.sleep(0)
             seen.set()
 
-    asyncio.run(test())
+    run(test())
 
 
 @pytest.mark.parametrize("sizes", [[LARGE], [1, 3 * LARGE + 7, 5], [LARGE - 1, LARGE - 1]], ids=str)
@@ -266,7 +273,7 @@ def test_a_large_request_arrives_whole(sizes: list[int]) -> None:
             assert await ask(pool, model, b"next") == b"next"
             assert model.connections == 1
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_no_more_of_a_large_request_is_written_than_its_model_takes() -> None:
@@ -288,7 +295,7 @@ def test_no_more_of_a_large_request_is_written_than_its_model_takes() -> None:
             seen.set()
             assert 0 < size <= 2 * LARGE
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_no_more_is_taken_than_is_read() -> None:
@@ -315,7 +322,7 @@ def test_no_more_is_taken_than_is_read() -> None:
             await whole(await pool.post(Place.of(model.url), b"", [b"second"]))
             assert model.of == {b"first": 1, b"second": 1}
 
-    asyncio.run(test())
+    run(test())
 
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["trusted", "unknown"])
@@ -339,7 +346,7 @@ def test_a_certificate_must_be_of_the_host_and_of_an_authority_that_is_trusted(
                 await ask(pool, model, b"4")
             assert set(model.of) == ({b"1", b"2", b"3"} if trusted else set())
 
-    asyncio.run(test())
+    run(test())
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
@@ -352,7 +359,7 @@ def test_a_host_is_found_at_whichever_of_its_addresses_listens(host: str) -> Non
         except OSError:
             pytest.skip("this machine has no IPv6")
 
-    asyncio.run(test())
+    run(test())
 
 
 PLACES: dict[str, tuple[tuple[str, int, bool], bytes]] = {
@@ -386,7 +393,7 @@ def test_a_body_of_which_nothing_comes_for_long_breaks_off(monkeypatch: pytest.M
                 await exchange.read()
             await model.until_open(0)
 
-    asyncio.run(test())
+    run(test())
 
 
 @pytest.fixture
@@ -424,7 +431,7 @@ def test_a_silent_name_server_is_an_outage_of_its_own_hosts_only(silent_names: s
             for one in waiting:
                 one.cancel()
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_the_addresses_of_a_host_are_used_again_while_its_name_server_is_silent(
@@ -443,7 +450,7 @@ def test_the_addresses_of_a_host_are_used_again_while_its_name_server_is_silent(
                 assert await asyncio.gather(*asked) == [b"2", b"3"]
             assert model.connections == 2
 
-    asyncio.run(test())
+    run(test())
 
 
 def test_why_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +468,7 @@ def test_why_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         assert str(await why(pool, model.url)) == "Connection refused"
         assert str(await why(pool, "http://nothing.invalid/")) == "the host is not known"
 
-    asyncio.run(test())
+    run(test())
 
 
 async def any_way(body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -514,7 +521,7 @@ def test_of_many_requests_each_has_its_own_answer_whoever_leaves() -> None:
             for body, found in zip(bodies, await asyncio.gather(*map(in_turn, bodies)), strict=True):
                 assert found == ("broken" if body[-1] % 5 > 3 - (body not in leaving) else "left" if body in leaving else "own")
 
-    asyncio.run(test())
+    run(test())
 
 
 class Asked:
@@ -537,7 +544,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
         self.all: list[Asked] = []
         self.waiting: dict[bytes, Asked] = {}
         self.runner.run(self._start())
