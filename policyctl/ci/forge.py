@@ -266,8 +266,8 @@ def newest_first(
 ) -> Iterator[Merge]:
     """Merged pull requests from the newest down; `key` is that of their number, before which people write `sign`.
 
-    The `rows` come as they were last updated, the newest first, which anybody changes with a remark. So they are read until one
-    was updated before a merge: none of the others was merged later than that.
+    The `rows` come as they were last updated, the newest first, and a remark by anyone counts as an update. So they are read
+    until one was updated before a merge: none of the others was merged later than that.
     """
     waiting: list[tuple[float, int, Merge]] = []
     known = set[int]()  # a row may move to a later page while pages are read

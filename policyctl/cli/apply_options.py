@@ -175,7 +175,7 @@ def _wait_for(gateways: Sequence[str], wanted: Wanted, seconds: float) -> None:
                 runs = f"runs {wanted.revision} after {seconds:g} s"
                 raise Incomplete(f"everything is applied, but not every gateway {runs}: {shown}")
             if left:
-                time.sleep(_BETWEEN)
+                time.sleep(_BETWEEN)  # a gateway does not notify: it is asked again
 
 
 def _state_of(url: str, client: HttpClient) -> GatewayState:

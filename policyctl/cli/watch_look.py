@@ -40,7 +40,7 @@ class LookedPlan(NamedTuple):
 def looked(look: Look) -> tuple[Opened, Review]:
     """The revision and the plan of a look that has one."""
     opened, _, review = cast("LookedPlan", look.plan)
-    assert review is not None  # noqa: S101 - only a plan is applied or approved
+    assert review is not None  # noqa: S101 - without one nothing differs, so neither an apply nor an approval is asked for
     return opened, review
 
 
@@ -239,7 +239,6 @@ class UsedApprovals:
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
             self._taken.pop(name, None)
-            known = cast("LookedPlan", look.plan).approved
             return bool(found and known) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)
 
 

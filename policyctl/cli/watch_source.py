@@ -98,7 +98,7 @@ class DirectorySource:
         self._beside: list[Path] = []  # what policyctl.yaml refers to
         self.place = _place_of(options.dir)
 
-    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:  # noqa: ARG002 - it is quick
+    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:  # noqa: ARG002 - only files are read, so nothing waits that could be stopped
         from policyctl.load.git.checkout import checked_out  # imports subprocess
 
         if self._stamped() != self._mark:
@@ -232,7 +232,7 @@ class MirrorSource:
         make_folder(self._top)
         return fetch_mirror(self._top, self._url, self._ref, stopped)
 
-    def uncommitted(self, opened: Opened) -> str | None:  # noqa: ARG002 - a mirror has commits alone
+    def uncommitted(self, opened: Opened) -> str | None:  # noqa: ARG002 - whatever it is, it is of a commit
         return None
 
     def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:

@@ -98,7 +98,7 @@ class EnvironmentWork:
     @property
     def current(self) -> tuple[Opened, dict[str, Watched]]:
         """The revision in use, and its environments. Another one may be in use by the next call."""
-        assert self._current is not None  # noqa: S101 - the loop opens a revision first
+        assert self._current is not None  # noqa: S101 - the loop opens a revision before it looks
         return self._current
 
     @property

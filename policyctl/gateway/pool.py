@@ -1,7 +1,7 @@
 """Connections to models. A request has one for itself, and gives it back once its answer has come whole.
 
-aiohttp's client took half of all that a request costs the gateway. This one sends a request once, and leaves out what a gateway
-must not do: it follows no redirects, keeps no cookies and decodes nothing.
+With a general client, such as aiohttp's, half of what a request costs the gateway would be that client. This one sends a
+request once, and leaves out what a gateway must not do: it follows no redirects, keeps no cookies and decodes nothing.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
     """What of merged approvals (the newest first) still counts for a run of this commit, a part for each environment.
 
     What a newer merge changes too, in its plan or in the files alone, is replaced for good, whatever became of that one: the
-    plan of a way back is empty as long as nothing was applied. A merge of which it is not known what it
-    changes replaces all that is older. Each is used once: see `Approval.holds`.
+    plan of a way back is empty as long as nothing was applied. A merge of which it is not known what it changes replaces all
+    that is older. Each is used once: see `Approval.holds`.
     """
     found, replaced = list[Approval](), set[str]()
     for one in approvals:

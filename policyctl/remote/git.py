@@ -257,8 +257,8 @@ def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[Fie
     """What a branch changes in where the gateway sends the requests to models, and with which key. A gateway may run as any
     environment, so all count. What is the same in several is one row, which names them unless it is for all.
 
-    In a new environment that is no change of a model which an environment of the base has the same way. That files of the base
-    cannot be read is a row too.
+    A model of a new environment has not changed if an environment of the base has it in the same way. If files of the base
+    cannot be read, that is a row too.
     """
     left = base.left or base
     before = left.config.environments

@@ -193,7 +193,7 @@ def test_what_was_taken_back_before_it_was_applied_does_not_count_again(tenant: 
 def test_a_comment_that_is_replaced_once_it_was_merged_approves_nothing(
     tenant: TenantOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that began before the merge ends after it, and shows what nobody read."""
+    """A run that began before the merge ends after it, and shows what was not read."""
     tenant.refuses = False
     tenant.write(p=RISKY)
     assert tenant.work.comment(5).code == 0

@@ -44,6 +44,13 @@ def look(work: Work, *args: str) -> str:
     return work.policyctl("watch", "--once", *args).out
 
 
+def assert_waits(work: Work) -> None:
+    """What is merged or pushed is not applied at the next look."""
+    before = contents()
+    assert "waits for an approval" in look(work)
+    assert contents() == before
+
+
 def by_hand(work: Work, *args: str) -> None:
     assert work.policyctl("policy", *args, "--yes").code == 0
 
@@ -108,7 +115,7 @@ def loosened(work: Work) -> None:
 
 
 def loosened_before(work: Work) -> None:
-    """It was in sync under other settings too, which nobody approved."""
+    """It was in sync under other settings too, which were not approved."""
     loosened(work)
     push(work)
     assert look(work) == ""
@@ -191,10 +198,8 @@ def test_a_pull_request_does_not_approve_settings_that_a_push_brought(synced: Wo
     push(synced)
     synced.base = synced.forge.head
     synced.project.policy("base", MODELS[1])
-    before = contents()
     merge(synced)
-    assert "waits for an approval" in look(synced)
-    assert contents() == before
+    assert_waits(synced)
 
 
 def test_a_pull_request_releases_no_approvals_that_a_push_released(synced: Work) -> None:
@@ -207,9 +212,7 @@ def test_a_pull_request_releases_no_approvals_that_a_push_released(synced: Work)
     look(synced)
     synced.project.policy("base", "virtual-model/evil/m")
     push(synced)
-    before = contents()
-    assert "waits for an approval" in look(synced)
-    assert contents() == before
+    assert_waits(synced)
 
 
 def test_what_was_in_sync_is_not_forgotten_for_a_name_that_was_away(synced: Work) -> None:
@@ -221,9 +224,7 @@ def test_what_was_in_sync_is_not_forgotten_for_a_name_that_was_away(synced: Work
     widened(synced)
     synced.project.policy("theirs", "virtual-model/evil/m")
     push(synced)
-    before = contents()
-    assert "waits for an approval" in look(synced)
-    assert contents() == before
+    assert_waits(synced)
 
 
 def test_git_history_alone_puts_nothing_back(synced: Work) -> None:
