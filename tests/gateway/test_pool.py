@@ -237,16 +237,25 @@ ENDS: dict[str, tuple[bytes, int]] = {
 def test_a_model_that_ends_its_side_ends_the_connection_although_it_takes_no_more_of_the_request(case: str) -> None:
     """Else the rest of a large request would be kept for as long as the model keeps its other side open."""
     answer, status = ENDS[case]
-    seen = asyncio.Event()
+    heard, stuck, seen = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def end(_: bytes, __: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set()
+        await stuck.wait()
         writer.write(answer)
         writer.write_eof()
         await seen.wait()
 
     async def test() -> None:
         async with connected(end) as (pool, model), asyncio.timeout(10):
-            asked = pool.post(Place.of(model.url), b"unread: 1\r\n", [b"x" * (100 * LARGE)])
+            body = [b"x" * (100 * LARGE)]
+            asked = asyncio.ensure_future(pool.post(Place.of(model.url), b"unread: 1\r\n", body))
+            await heard.wait()
+            for _ in range(TURNS):
+                await asyncio.sleep(0)
+            (connection,) = pool._open
+            assert connection._transport.get_write_buffer_size() > 0
+            stuck.set()
             if status:
                 exchange = await asked
                 assert exchange.status == status
