@@ -18,7 +18,7 @@ from policyctl.cli.github_actions import view_of, write_outcome_summary, write_p
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_form, with_options
 from policyctl.cli.queue import with_queue
-from policyctl.cli.review import raise_if_unsafe, review_directory
+from policyctl.cli.review import raise_if_unsafe, resolved_base, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Refused, StalePlan, UsageError
@@ -208,13 +208,14 @@ def _review_one(
     audit: AuditRecord | None,
 ) -> tuple[Session, Review]:
     """The reviewed plan of one environment: a saved one, or one that is made now."""
+    commits = resolved_base(base, options, Console(options))
     if planfile is not None:
         from policyctl.cli.saved import read_saved  # builds the models of a saved plan
 
-        return read_saved(options, planfile, selection, overrides, base, audit)
+        return read_saved(options, planfile, selection, overrides, commits, audit)
     session = open_session(options, past=past)
     require_writable(session.url)
-    return session, review_directory(session, selection, overrides, base=base, audit=audit)
+    return session, review_directory(session, selection, overrides, base=commits, audit=audit)
 
 
 def _show(

@@ -32,7 +32,7 @@ from policyctl.report.fleet_view import FleetView
 from policyctl.report.format import Style, count, cut
 
 if TYPE_CHECKING:
-    from policyctl.load.base_config import BaseConfig
+    from policyctl.load.base_config import BaseCommits, BaseConfig
     from policyctl.load.past import PastDirectory
     from policyctl.load.referred import Held
     from policyctl.reconcile.audit import AuditRecord
@@ -67,7 +67,7 @@ class Fleet:
     selection: Selection
     overrides: Overrides
     files: DirectoryFiles
-    base: str | None = None
+    base: BaseCommits | None = None
     held: BaseConfig | None = None
     tests: bool = False
     suspended: bool = False
@@ -218,7 +218,7 @@ def open_fleet(
     selection: Selection = Selection(),
     overrides: Overrides = Overrides(),
     *,
-    base: str | None = None,
+    base: BaseCommits | None = None,
     held: BaseConfig | None = None,
     tests: bool = False,
     deep: bool = True,
@@ -228,7 +228,7 @@ def open_fleet(
     marks: bool = False,
 ) -> Fleet:
     """The chosen environments, and the files that they share. `deep` is as for `Session.read`; `marks` gives the results of
-    plans the hashes of their changes.
+    plans the hashes of their changes. `base` has the commits of `held`, where settings are those that are checked out.
 
     Raises UsageError when none is chosen, and with any --remote but a git revision, where each environment has its own
     policies; unless `lenient` InvalidInput for files that are broken whatever the environment.
@@ -249,6 +249,7 @@ def open_fleet(
     console = Console(options)
     if past is None:
         console.problems(variable_warnings(config))
+    base = base if held is None else held.commits
     return Fleet(
         options, console, config, names, selection, overrides, files, base, held, tests, suspended, past, chosen, marks
     )
@@ -256,7 +257,6 @@ def open_fleet(
 
 def plan_fleet(fleet: Fleet, pace: Pace) -> FleetResult:
     """Plan every environment; nothing is written to any remote."""
-
     result = run_fleet(fleet, "plan", partial(plan_one, fleet), pace)
     fleet.raise_if_idle()
     return result

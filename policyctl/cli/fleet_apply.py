@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.cli.apply_options import within_windows
-from policyctl.cli.console import first_signal
+from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
 from policyctl.cli.github_actions import fleet_view_of, write_fleet_summary, write_outcome_summary, write_stop_summary
 from policyctl.cli.options import Options
-from policyctl.cli.review import raise_if_unsafe
+from policyctl.cli.review import raise_if_unsafe, resolved_base
 from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
@@ -96,7 +96,8 @@ def open_several(
     run = None if resume is None else resumed(options, chosen, selection, resume)
     if run is not None:
         chosen, selection, past = EnvironmentFilter(run.left), run.selection, read_to(options, run.to or None, base=base)
-    return open_fleet(options, chosen, selection, overrides, base=base, past=past), run
+    commits = resolved_base(base, options, Console(options))
+    return open_fleet(options, chosen, selection, overrides, base=commits, past=past), run
 
 
 def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: FleetApproval, output: OutcomeOutput) -> int:

@@ -31,7 +31,7 @@ from policyctl.report.plan_view import PlanView
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
-    from policyctl.load.base_config import BaseConfig
+    from policyctl.load.base_config import BaseCommits, BaseConfig
     from policyctl.reconcile.audit import AuditRecord
 
 
@@ -147,16 +147,16 @@ def plan(
     """
     output = _Output(form, out, reports, detailed_exitcode)
     _raise_if_one_file(output)
-    held = None if base is None else _read_base(options, base)
+    held, commits = (None, None) if base is None else _read_base(options, base)
     past = read_to(options, to, base=base, tests=tests)
     if chosen.several:
         from policyctl.cli.fleet import open_fleet
 
-        fleet = open_fleet(options, chosen, selection, overrides, base=base, held=held, tests=tests, past=past, marks=bool(out))
+        fleet = open_fleet(options, chosen, selection, overrides, held=held, tests=tests, past=past, marks=bool(out))
         return _plan_several(fleet, pace._replace(parallelism=parallelism or pace.parallelism), output, record)
     _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held, past=past)
-    review = review_directory(session, selection, overrides, base=base, tests=tests, audit=record)
+    review = review_directory(session, selection, overrides, base=commits, tests=tests, audit=record)
     if held is not None:
         review = as_merged(review, session, held)
     console, pages = session.console, {form, *(one for one, _ in reports)} & {"markdown", "html"}
@@ -213,10 +213,11 @@ def _raise_if_one_file(output: _Output) -> None:
         raise UsageError(f"--out and --report write {twice[0]} more than once; give each a file of its own")
 
 
-def _read_base(options: Options, revision: str) -> BaseConfig:
+def _read_base(options: Options, revision: str) -> tuple[BaseConfig, BaseCommits]:
     from policyctl.load.base_config import read_base  # imports subprocess
 
-    return read_base(options.dir, revision)
+    held = read_base(options.dir, revision)
+    return held, held.commits
 
 
 def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:

@@ -9,7 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from policyctl.cli.console import Console
 from policyctl.cli.github_actions import is_ci
+from policyctl.cli.options import Options
 from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_idle
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
@@ -29,7 +31,7 @@ from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_bl
 
 if TYPE_CHECKING:
     from policyctl.effect.context import DeclaredModels
-    from policyctl.load.base_config import BaseConfig
+    from policyctl.load.base_config import BaseCommits, BaseConfig
     from policyctl.load.directory import Loaded
     from policyctl.load.environment import Config
     from policyctl.load.past import PastDirectory
@@ -44,7 +46,7 @@ def review_directory(
     selection: Selection,
     overrides: Overrides,
     *,
-    base: str | None = None,
+    base: BaseCommits | None = None,
     tests: bool = False,
     on_idle: Callable[[Mapping[str, str]], None] | None = None,
     audit: AuditRecord | None = None,
@@ -85,16 +87,31 @@ def review_directory(
     )
 
 
+def resolved_base(base: str | None, options: Options, console: Console) -> BaseCommits | None:
+    """The commits of a base revision, found once for all that rests on it. Why they are not known is reported: then no change
+    is a restoration, which is the stricter way."""
+    if base is None:
+        return None
+    from policyctl.load.base_config import BaseCommits, base_commits  # imports subprocess
+
+    try:
+        return base_commits(options.dir, base)
+    except PolicyctlError as error:
+        console.say(_NONE_BACK.format(error))
+        return BaseCommits(base)
+
+
 def gone_back(review: Review, past: PastDirectory) -> Review:
     """The review of a plan that goes back to the files of a revision, which it names."""
     return review._replace(plan=review.plan._replace(to=past.then.commit), notes=(*review.notes, past.note))
 
 
+_NONE_BACK = "no change is taken for a restoration: {}"
 _RECENT = 2000  # commits of the repository that a plan looks at for who moved; drift looks at all
 
 
 def judged_changes(
-    review: Review, session: Session, spell: Spell, audit: AuditRecord | None, base: str | None = None
+    review: Review, session: Session, spell: Spell, audit: AuditRecord | None, base: BaseCommits | None = None
 ) -> Review:
     """The review with who moved each of its changes."""
     if not review.plan.changes:
@@ -109,7 +126,7 @@ def without_edited(
     settings: Settings,
     spell: Spell,
     audit: AuditRecord | None = None,
-    base: str | None = None,
+    base: BaseCommits | None = None,
 ) -> Review:
     """The review with who moved what it changes, and a refusal for each policy that it would remove though it was edited on the
     remote since git had it. Outside a repository nothing is looked for.
@@ -211,12 +228,12 @@ def changed_settings(base: BaseConfig, directory: Path, now: Config, environment
 
 
 class Before:
-    """The directory at the commit where the checked-out branch left a revision. It is read once, on demand.
+    """The directory at the commit where the checked-out branch left its base. It is read once, on demand.
 
-    Without a revision, or when it cannot be read (which is reported), no change is a restoration. That is the stricter way.
+    Without a base, or when it cannot be read (which is reported), no change is a restoration. That is the stricter way.
     """
 
-    def __init__(self, session: Session, base: str | None, audit: AuditRecord | None = None) -> None:
+    def __init__(self, session: Session, base: BaseCommits | None, audit: AuditRecord | None = None) -> None:
         """The `audit` record may not exist yet."""
         self._session, self._base = session, base
         self._audit = audit if base is not None and audit is not None and audit.exists() else None
@@ -258,17 +275,17 @@ class Before:
         session = self._session
         if self._base is None and not is_git(session.url):
             return None
-        from policyctl.load.git.revision import merge_base  # imports subprocess
-        from policyctl.remote.git import GitReader
+        if self._base is not None and self._base.left is None:
+            return None
+        from policyctl.remote.git import GitReader  # imports subprocess
 
-        directory = session.options.dir
         try:
-            url = session.url if self._base is None else f"{GIT}{merge_base(directory, self._base)}"
-            with GitReader(url, directory, session.environment) as reader:
+            url = session.url if self._base is None else f"{GIT}{self._base.left}"
+            with GitReader(url, session.options.dir, session.environment) as reader:
                 return observe(reader), reader.declared
         except PolicyctlError as error:
             if self._base is not None:
-                session.console.say(f"no change is taken for a restoration: {error}")
+                session.console.say(_NONE_BACK.format(error))
             return None
 
 

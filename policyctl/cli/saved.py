@@ -35,6 +35,7 @@ from policyctl.report.format import escape, value
 from policyctl.report.plan_text import elided
 
 if TYPE_CHECKING:
+    from policyctl.load.base_config import BaseCommits
     from policyctl.reconcile.audit import AuditRecord
 
 
@@ -43,7 +44,7 @@ def read_saved(
     planfile: Path,
     selection: Selection,
     overrides: Overrides,
-    base: str | None,
+    base: BaseCommits | None,
     audit: AuditRecord | None = None,
 ) -> tuple[Session, Review]:
     """A saved plan, checked against its environment, the remote as it is now, and the safety rules."""

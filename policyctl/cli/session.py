@@ -30,7 +30,7 @@ from policyctl.remote.protocol import Reader
 from policyctl.rules import Chosen
 
 if TYPE_CHECKING:
-    from policyctl.load.base_config import BaseConfig
+    from policyctl.load.base_config import BaseCommits, BaseConfig
     from policyctl.load.past import PastDirectory
     from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.drift import Evidence
@@ -79,7 +79,8 @@ class DirectoryFiles:
             self.found.problems += _nested(self.found, config)
             self.files = Files(self.found.files, self.found.problems, options.dir, whole=True, tests=tests, several=several)
         self.linter = Linter(self.files, lint.codes(), deep=deep)
-        self._several = several
+        self._several, self._directory, self._config = several, options.dir, config
+        self._is_as_committed = False
         self._lock = threading.Lock()
         self._known: dict[str, Loaded] = {}  # by what decides the content, where no problem names the environment
         self._evidence: dict[tuple[int | None, str | None], Evidence] = {}
@@ -99,6 +100,13 @@ class DirectoryFiles:
             if self._several and not loaded.problems:
                 self._known[key] = loaded
             return loaded
+
+    def raise_if_converted(self) -> None:
+        """Raise Refused for an unedited file whose content on disk differs from what git has. Git is asked once."""
+        with self._lock:
+            if not self._is_as_committed:
+                _refuse_converted(self._directory, self._config, self.files.contents)
+            self._is_as_committed = True
 
     def digest(self, config: Config) -> str:
         """A hash of all files that were read, with those of a configuration, by their paths from the directory."""
@@ -157,15 +165,17 @@ class Session(NamedTuple):
     past: PastDirectory | None = None
     opened: Reader | None = None
 
-    def evidence(self, audit: AuditRecord | None, within: int | None = None, base: str | None = None) -> Evidence:
-        """What shows who moved a policy; `within` is how many commits of the repository to look at, and `base` the revision
-        that must have them. Environments that share a directory share it."""
+    def evidence(self, audit: AuditRecord | None, within: int | None = None, base: BaseCommits | None = None) -> Evidence:
+        """What shows who moved a policy; `within` is how many commits of the repository to look at, and `base` has
+        the revision that must have them. Environments that share a directory share it."""
         from policyctl.reconcile.drift import Evidence  # with git behind it
 
-        def make() -> Evidence:
-            return Evidence(self.options.dir, self.config, audit, within, base)
+        revision = None if base is None else base.revision
 
-        return make() if self.directory is None else self.directory.evidence((within, base), make)
+        def make() -> Evidence:
+            return Evidence(self.options.dir, self.config, audit, within, revision)
+
+        return make() if self.directory is None else self.directory.evidence((within, revision), make)
 
     @property
     def whole(self) -> Session:
@@ -192,7 +202,7 @@ class Session(NamedTuple):
         )
         found, files, linter = own.found, own.files, own.linter
         if as_committed and self.past is None:
-            _refuse_converted(directory, self.config, files.contents)
+            own.raise_if_converted()
         loaded = own.load(self.environment, self.console.progress)
         unread = UnreadFiles(directory, found, files, loaded, self.environment)
         more: tuple[Problem, ...] = ()

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
 from policyctl.load.environment import NO_CONFIG, Config, Environment
 from policyctl.load.git.repository import named_in
-from policyctl.load.git.revision import Revision, TreeEntry, merge_base_of
+from policyctl.load.git.revision import Revision, TreeEntry, commit_of, merge_base_of, required_repository
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
@@ -30,6 +30,24 @@ _TEMPLATES = "templates."  # begins the origin of a setting
 _LEADING = frozenset(("remote", "auth", "ca_file", "gateway", "notify"))  # keys of what decides where credentials go
 
 
+class BaseCommits(NamedTuple):
+    """The commit of the revision that a branch will be merged into, and the one where the checked-out branch left it. Where
+    these are not known, the revision as the user wrote it."""
+
+    revision: str
+    left: str | None = None
+
+
+def base_commits(directory: Path, revision: str) -> BaseCommits:
+    """The commits of a base, for the checked-out branch.
+
+    Raises UsageError for an unknown revision, PolicyctlError without git, a repository, or a common commit.
+    """
+    repository, _ = required_repository(directory)
+    commit = commit_of(repository, revision)
+    return BaseCommits(commit, merge_base_of(repository, revision, commit))
+
+
 @dataclass(frozen=True, slots=True)
 class BaseConfig:
     """The configuration at the revision that a branch will be merged into; `revision` is as the user wrote it.
@@ -43,6 +61,11 @@ class BaseConfig:
     then: Revision
     held: Held
     left: BaseConfig | None = None
+
+    @property
+    def commits(self) -> BaseCommits:
+        """The commit of the revision, and the one where the branch left it."""
+        return BaseCommits(self.then.commit, (self.left or self).then.commit)
 
     def choose(self, name: str | None, now: Config) -> Environment:
         """The branch's environment of that name. Without a name: the base's default if the branch has it, else its own."""
@@ -156,11 +179,11 @@ def read_base(directory: Path, revision: str) -> BaseConfig:
     revision.
     """
     then = Revision(directory, revision)
-    left = Revision(directory, merge_base_of(then.repository, revision, then.commit))
+    left = merge_base_of(then.repository, revision, then.commit)
     base = _base_of(revision, then, f"on {revision}")
-    if then.commit == left.commit:
+    if left == then.commit:
         return base
-    return replace(base, left=_base_of(revision, left, f"where this branch left {revision}"))
+    return replace(base, left=_base_of(revision, Revision(directory, left), f"where this branch left {revision}"))
 
 
 def _base_of(revision: str, then: Revision, where: str) -> BaseConfig:

@@ -251,10 +251,10 @@ def _origin(audit: Audit, directory: Path) -> AuditOrigin:
 
 def _why_no_commit(directory: Path) -> str:
     """Why a directory has no commit, as git explains it."""
-    from policyctl.load.git.revision import merge_base
+    from policyctl.load.git.revision import commit_of, required_repository
 
     try:
-        merge_base(directory, "HEAD")
+        commit_of(required_repository(directory)[0], "HEAD")
     except PolicyctlError as error:
         return str(error)
     return "git does not show what is checked out"

@@ -26,6 +26,7 @@ from jsonschema import Draft202012Validator
 from policyctl.effect.analysis import compare
 from policyctl.load.base_config import accesses
 from policyctl.load.discovery import find_config, load_config
+from policyctl.load.git.repository import _run as run_git
 from policyctl.load.git.repository import named_in
 from policyctl.plan.fleet import EnvironmentResult, general
 from policyctl.report import schema_text
@@ -952,6 +953,23 @@ def test_what_several_environments_have_in_common_is_computed_once(fleet: Projec
     for text in alone.values():
         changed = text.partition("\n\n")[2].partition("\n\n")[0]
         assert indent(changed, "  ") in together
+
+
+@pytest.mark.parametrize("command", [("plan",), ("apply", "--yes")])
+def test_git_is_not_asked_more_often_for_more_environments(
+    command: tuple[str, ...], fleet: Project, policyctl: Policyctl
+) -> None:
+    """Which commit a base is, what it has, and whether git converts files that are read: none of it depends on these."""
+    commit(fleet.folder)
+    git(fleet.folder, "checkout", "-q", "-b", "change")
+    fleet.write("anygem.yaml", POLICY.replace("2.5-pro", "2.5-flash"))
+    few, every = ("--env", "t-a0", "--env", "t-a1"), ("--all",)
+
+    def asked(chosen: tuple[str, ...]) -> list[int]:
+        return calls(lambda: policyctl(*command, "--base", "main", *chosen), run_git, threads=True)
+
+    asked(every)  # what objects hold is remembered
+    assert asked(few) == asked(every)
 
 
 class _FirstRefused(Tenant):

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.base_config import base_commits
 from policyctl.load.git.checkout import head
-from policyctl.load.git.revision import Revision, merge_base
+from policyctl.load.git.revision import Revision
 from tests.conftest import Policyctl, Project
 from tests.git_repo import SURROUNDINGS, commit, git
 
@@ -148,7 +149,7 @@ def test_a_linked_worktree_is_a_repository_with_a_head_of_its_own(two: tuple[Pat
     top, first, second = two
     git(top, "worktree", "add", "-q", "linked", first)
     assert Revision(top / "linked", "HEAD").commit == first
-    assert merge_base(top / "linked", "main") == first
+    assert base_commits(top / "linked", "main") == (second, first)
     found = head(top / "linked")
     assert found is not None
     assert (found.commit, found.dirty) == (first, False)

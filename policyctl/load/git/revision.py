@@ -52,10 +52,10 @@ def commit_of(repository: Repository, revision: str) -> str:
     raise UsageError(f"unknown git revision {revision!r} (fetch it, or name another)")
 
 
-def merge_base_of(repository: Repository, revision: str, commit: str | None = None) -> str:
-    """The id of the commit at which the checked out branch left a revision, whose `commit` may be known. Raises as `commit_of`,
-    and if there is none."""
-    ran = repository.run("merge-base", commit or commit_of(repository, revision), "HEAD")
+def merge_base_of(repository: Repository, revision: str, commit: str) -> str:
+    """The id of the commit at which the checked out branch left a revision, whose `commit` this is. Raises PolicyctlError if
+    there is none."""
+    ran = repository.run("merge-base", commit, "HEAD")
     if ran.returncode:
         commit_of(repository, "HEAD")  # there may be no commit
         raise PolicyctlError(f"the checked out commit has no commit in common with {revision}; {WHOLE_HISTORY}")
@@ -297,14 +297,6 @@ def _entry(path: str, mode: str, identifier: str) -> TreeEntry | None:
 def staged(repository: Repository, path: str) -> TreeEntry | None:
     """The entry at a path from the top in the index: the file, or the link or submodule at that path or above it."""
     return _on_the_way(path, lambda paths: _indexed(repository, paths))
-
-
-def merge_base(directory: Path, revision: str) -> str:
-    """The id of the commit at which the checked out branch left a revision.
-
-    Raises UsageError for an unknown revision, PolicyctlError without git, a repository, or a common commit.
-    """
-    return merge_base_of(required_repository(directory)[0], revision)
 
 
 def required_repository(directory: Path) -> tuple[Repository, str]:
