@@ -68,13 +68,20 @@ class GitHub(ForgeClient):
         return self.remarks_in(self.rows(self.discussion()))
 
     def since(self) -> datetime | None:
-        # A run belongs to one commit, is created after that was pushed, and keeps its time when it is started again, also once
-        # there is a newer commit. The times of a commit are chosen by its author.
+        # A run belongs to one commit, and keeps its time when it is started again, also once the branch had other commits and
+        # came back. GitHub records each push to a branch. The times of a commit are chosen by its author.
         if self.queued:
             return None
-        if self.proposal is not None and _proposal(self.fields(self._pull())).head != self.proposal.head:
+        pull = self.fields(self._pull())
+        head, branch = text_in(pull, "head", "sha"), text_in(pull, "head", "ref")
+        if branch is None or (self.proposal is not None and head != self.proposal.head):
             return None
-        return moment_in(self.fields(f"{self._repository}/actions/runs/{self._run}"), "created_at")
+        repository = text_in(pull, "head", "repo", "full_name")  # where a fork keeps the branch
+        pushes = f"/repos/{repository}/activity" if repository else f"{self._repository}/activity"
+        push = next(self.rows(pushes, {"ref": f"refs/heads/{branch}"}, most=1), {})
+        run = self.fields(f"{self._repository}/actions/runs/{self._run}")
+        pushed, created = moment_in(push, "timestamp"), moment_in(run, "created_at")
+        return max(pushed, created) if push.get("after") == head and pushed and created else None
 
     def may_approve(self, remark: Remark) -> bool:
         opened = text_in(self.fields(self._pull()), *self.author)

@@ -36,6 +36,7 @@ class Forge:
     now: int = 0  # seconds since the first day
     newest: str | None = COMMIT  # the pull request's newest commit; None where it is another one, or may not be asked
     pushed: int = 0  # when the newest commit came
+    created: int = 0  # when the run that a step is of was created
     server: StandIn | None = None
     requests: list[dict[str, Any]] = field(default_factory=list)  # pull requests that we opened
     branches: dict[str, dict[str, Any]] = field(default_factory=dict)  # branch → the commit that we pushed to it
@@ -101,9 +102,9 @@ class Forge:
         return made
 
     def push(self) -> None:
-        """A new commit of the pull request."""
+        """A new commit of the pull request, and the run for it."""
         self.now += 1
-        self.pushed = self.now
+        self.pushed = self.created = self.now
 
     def merge(self, number: int, commit: str = COMMIT, *, merged: bool = True) -> None:
         """A pull request that belongs to the commit."""
@@ -217,7 +218,7 @@ class Forge:
             return Reply(200, {"draft": False, **own[0], "node_id": f"node {number}"})
         made = [one for one in self.merges if one["number"] == int(number)]
         opened: dict[str, Any] = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
-        opened["head"] = {"sha": self.newest}
+        opened["head"] = {"sha": self.newest, "ref": "feature", "repo": {"full_name": "org/repo"}}
         return Reply(200, {**opened, **(made[-1] if made else {})})
 
     def _graphql(self, seen: Seen) -> Reply:
@@ -230,8 +231,13 @@ class Forge:
         return Reply(200, {"data": {}})
 
     def _run(self, _: Seen) -> Reply:
-        """The run that a step is of: it was made when the newest commit came."""
-        return Reply(403) if self.newest is None else Reply(200, {"id": 9, "created_at": _moment(self.pushed)})
+        """The run that a step is of."""
+        return Reply(403) if self.newest is None else Reply(200, {"id": 9, "created_at": _moment(self.created)})
+
+    def _activity(self, seen: Seen) -> Reply:
+        """The pushes to the branch of the pull request, the newest first."""
+        assert dict(seen.query)["ref"] == "refs/heads/feature"
+        return Reply(200, [{"ref": "refs/heads/feature", "after": self.newest, "timestamp": _moment(self.pushed)}])
 
     def _versions(self, _: Seen) -> Reply:
         return Reply(200, [{"head_commit_sha": self.newest, "created_at": _moment(self.pushed)}])
@@ -283,6 +289,7 @@ _ROUTES: dict[str, Callable[..., Reply]] = {
     r"/compare/(\w+)\.\.\.\w+": Forge._compare,
     r"/(?:collaborators/([\w-]+)/permission|members/all/(\d+))": Forge._rights,
     r"/actions/runs/9": Forge._run,
+    r"/activity": Forge._activity,
     r"/merge_requests/5/versions": Forge._versions,
     r"/git/(trees|commits)(?:/(\w+))?": Forge._object,
     r"/git/refs(?:/heads/(.+))?": Forge._ref,

@@ -519,7 +519,7 @@ def test_where_it_is_not_known_what_a_comment_is_about_nothing_is_overridden(wor
     work.forge.newest = None
     ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
     assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
-    said = {"github": "the job needs the permission actions: read", "gitlab": "the pull request has a newer commit"}
+    said = {"github": "the job needs the permissions actions: read", "gitlab": "not known to be the newest commit"}
     assert said[work.forge.kind] in ran.err
 
 
@@ -535,6 +535,29 @@ def test_a_run_for_an_older_commit_takes_no_override_that_was_given_since(
     for newest, given in ((old, ["1"]), ("b" * 40, [])):
         work.forge.newest = newest
         assert [one["value"] for one in overrides(work)] == given
+
+
+def test_an_override_does_not_count_for_a_commit_to_which_the_branch_came_back_since(work: Work) -> None:
+    """The first run of that commit, started again, has its first time."""
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.push()
+    first = work.forge.created
+    work.forge.push()  # another commit, which the comment is about
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")
+    work.forge.push()  # the first one again
+    work.forge.created = first
+    assert overrides(work) == []
+    work.forge.write("/policyctl allow --max-removes 2 because these are not used", "ana")
+    assert [one["value"] for one in overrides(work)] == ["2"]
+
+
+@pytest.mark.parametrize("created", [0, 2])
+def test_an_override_counts_once_both_the_commit_and_the_run_are_older(created: int, work: Work) -> None:
+    """A run that is not for a push, as for another target branch, has a time of its own."""
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --max-removes 1 because it is not used", "ana")  # at 1
+    work.forge.created = created
+    assert [one["value"] for one in overrides(work)] == (["1"] if created == 0 or work.forge.kind == "gitlab" else [])
 
 
 def test_a_merge_queue_takes_the_overrides_that_the_plan_of_the_pull_request_shows(

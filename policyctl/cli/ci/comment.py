@@ -312,10 +312,10 @@ def _since(forge: Forge, console: Console) -> datetime | None:
         found = forge.since()
     except NotAllowed as error:
         console.say(
-            f"the run cannot be read, so it is not known which commit a comment is about: {error} (on GitHub the job "
-            "needs the permission actions: read)"
+            f"the run or the pushes cannot be read, so it is not known which commit a comment is about: {error} (on GitHub the "
+            "job needs the permissions actions: read and contents: read)"
         )
         return None
     if found is None:
-        console.say("the pull request has a newer commit; the run for that one reads the comments")
+        console.say("this is not known to be the newest commit of the pull request; the run for that one reads the comments")
     return found
