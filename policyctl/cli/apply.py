@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from policyctl.cli.apply_options import AwaitedGateways, with_gateways, with_windows, within_windows
+from policyctl.cli.apply_options import AwaitedGateways, Expectation, expectation, with_gateways, with_windows, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_form, with_options
 from policyctl.cli.queue import with_queue
-from policyctl.cli.review import raise_if_unsafe, resolved_base, review_directory
+from policyctl.cli.review import access_of, raise_if_unsafe, resolved_base, review_directory
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Refused, StalePlan, UsageError
@@ -40,8 +40,6 @@ from policyctl.report.plan_text import plan_text, problems_text
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
     from policyctl.reconcile.audit import AuditRecord
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 EPILOG = """\b
 Example:
@@ -90,8 +88,11 @@ def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | 
 )
 @click.option(
     "--expect-digest",
-    metavar="DIGEST",
-    help="Apply only if the plan made now has this digest (sha256:…); none: only if it is empty.",
+    "expected",
+    metavar="DIGEST[@ACCESS]",
+    callback=expectation,
+    help="Apply only if the plan made now has this digest (sha256:…); none: only if it is empty. With @ and the access that "
+    "plan --format json prints beside it, nothing logs in to a remote that is reached in another way.",
 )
 @click.option(
     "--plans",
@@ -143,7 +144,7 @@ def apply(
     planfile: Path | None,
     yes: bool,
     parallelism: int,
-    expect_digest: str | None,
+    expected: Expectation | None,
     plans_file: Path | None,
     lock_timeout: float,
     base: str | None,
@@ -167,7 +168,7 @@ def apply(
     --to is for the minutes before a revert is merged: the files in Git are not changed, and the next apply without it makes
     the remote match them again.
     """
-    _check_expectation(expect_digest, planfile, None if chosen.several else plans_file)
+    _check_expectation(expected, planfile, None if chosen.several else plans_file)
     output = OutcomeOutput(form, report)
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
     settings = _using(overrides, options, ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models))
@@ -175,10 +176,11 @@ def apply(
         from policyctl.cli.fleet_apply import apply_several, approval_of, open_several
 
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
-        approval = approval_of(yes, expect_digest, run, plans_file)
+        approval = approval_of(yes, expected, run, plans_file)
         return apply_several(fleet, pace._replace(parallelism=parallelism), settings, approval, output)
-    session, review = _review_one(options, planfile, selection, overrides, base, past, None if audit is None else audit.record)
-    _show(session, review, planfile, expect_digest, output, quiet=yes and session.console.quiet)
+    record = None if audit is None else audit.record
+    session, review = _review_one(options, planfile, selection, overrides, base, past, record, expected)
+    _show(session, review, planfile, expected, output, quiet=yes and session.console.quiet)
     _note_untested(session, review, asked=validate_models)
     settings = within_windows(settings, session.environment, overrides.outside)
     return gateways.after(confirm_and_apply(review, session, settings, output, yes=yes), session, review.plan)
@@ -206,6 +208,7 @@ def _review_one(
     base: str | None,
     past: PastDirectory | None,
     audit: AuditRecord | None,
+    expected: Expectation | None,
 ) -> tuple[Session, Review]:
     """The reviewed plan of one environment: a saved one, or one that is made now."""
     commits = resolved_base(base, options, Console(options))
@@ -215,11 +218,13 @@ def _review_one(
         return read_saved(options, planfile, selection, overrides, commits, audit)
     session = open_session(options, past=past)
     require_writable(session.url)
+    if expected is not None:
+        expected.raise_if_led_elsewhere(partial(access_of, session))
     return session, review_directory(session, selection, overrides, base=commits, audit=audit)
 
 
 def _show(
-    session: Session, review: Review, planfile: Path | None, expected: str | None, output: OutcomeOutput, *, quiet: bool
+    session: Session, review: Review, planfile: Path | None, expected: Expectation | None, output: OutcomeOutput, *, quiet: bool
 ) -> None:
     """Print the plan, of which `quiet` leaves the problems. Raises StalePlan for one that the remote has moved on from, or that
     is not the approved one."""
@@ -229,7 +234,7 @@ def _show(
         remote, style = session.remote, console.out_style
         whole = "" if follows else plan_text(review, remote, style, verbose=console.verbose, quiet=quiet)
         console.result(whole or problems_text(review, style))
-    if unapproved := _unapproved(review.plan, expected):
+    if unapproved := _unapproved(review.plan, None if expected is None else expected.digest):
         write_stop_summary(unapproved, console)
     write_plan_summary(view_of(review, session.remote, session.options.dir, console), planfile, console)
     raise_if_stale(review.stale, listed=True)
@@ -253,17 +258,12 @@ def _unapproved(plan: Plan, expected: str | None) -> str | None:
     return None
 
 
-def _check_expectation(digest: str | None, planfile: Path | None, plans: Path | None) -> None:
-    """Raise UsageError for an impossible digest, and for the plans of several environments where one is applied. An empty
-    digest counts as impossible: a missing step output is not an approval."""
+def _check_expectation(expected: Expectation | None, planfile: Path | None, plans: Path | None) -> None:
+    """Raise UsageError for a digest of a saved plan, and for the plans of several environments where one is applied."""
     if plans is not None:
         raise UsageError("--plans is for several environments that are chosen anew; choose them with --all, -l or --env")
-    if digest is None:
-        return
-    if planfile is not None:
+    if expected is not None and planfile is not None:
         raise UsageError("--expect-digest is for a plan made now; a saved plan is applied as it is")
-    if digest != NONE and not _DIGEST.fullmatch(digest):
-        raise UsageError("--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none")
 
 
 def confirm_and_apply(

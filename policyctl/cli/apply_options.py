@@ -1,7 +1,8 @@
-"""What only apply has: a reason to write in a deny window, and gateways to wait for."""
+"""What only apply has: the digest of what was approved, a reason to write in a deny window, and gateways to wait for."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,7 +15,7 @@ import click
 
 from policyctl.cli.options import NumberRange, Options
 from policyctl.cli.selection import Overrides
-from policyctl.errors import Incomplete, Refused, RemoteError, UsageError
+from policyctl.errors import Incomplete, Refused, RemoteError, StalePlan, UsageError
 from policyctl.load.environment import Environment
 from policyctl.load.urls import http_url_error
 from policyctl.load.windows import writing_at, writing_by_hand
@@ -30,6 +31,39 @@ if TYPE_CHECKING:
     from policyctl.remote.http import HttpClient
 
 _BETWEEN = 0.25  # seconds between two looks
+
+
+_EXPECTED = re.compile(r"(none)|(sha256:[0-9a-f]{64})(?:@(sha256:[0-9a-f]{64}))?")
+LED_ELSEWHERE = "remote, auth or ca_file is another one"  # so nothing logs in
+
+
+class Expectation(NamedTuple):
+    """What may be applied: the plan with this digest (`none`: only one without changes), and where `access` is not empty, only
+    with this way to the remote (see `access_at`)."""
+
+    digest: str
+    access: str = ""
+
+    def raise_if_led_elsewhere(self, now: Callable[[], str]) -> None:
+        """Raise StalePlan if the remote is reached in another way `now`. Call it before anything logs in."""
+        if self.access and (found := now()) != self.access:
+            raise StalePlan(
+                f"{LED_ELSEWHERE} than the approved one, so nothing logged in: the hash of the way there is {found}, not "
+                f"{self.access}; read these settings in policyctl.yaml, then plan again"
+            )
+
+
+def expectation(_: click.Context, __: click.Parameter, text: str | None) -> Expectation | None:
+    """The value of --expect-digest. Raises UsageError for an impossible digest. An empty one counts as impossible: a missing
+    step output is not an approval."""
+    if text is None:
+        return None
+    if (found := _EXPECTED.fullmatch(text)) is None:
+        raise UsageError(
+            "--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none; with @ and "
+            "the access printed there, it holds for that way to the remote only"
+        )
+    return Expectation(found[1] or found[2], found[3] or "")
 
 
 def with_windows(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -110,7 +110,7 @@ class Fleet:
         return review
 
     @cached_property
-    def _access(self) -> Callable[[Environment], str]:
+    def access_of(self) -> Callable[[Environment], str]:
         from policyctl.load.referred import access_now  # with git behind it
 
         return access_now(self.options.dir, self.config)
@@ -136,10 +136,10 @@ class Fleet:
 
         def run(name: str) -> EnvironmentResult:
             found = self.config.environments.get(name)
-            if found is not None and not self.suspended and (why := found.suspended):
-                return EnvironmentResult(name, "suspended", reason=why, remote=found.remote)
             remote = "" if found is None else found.remote
             try:
+                if found is not None and not self.suspended and (why := found.suspended):
+                    return EnvironmentResult(name, "suspended", reason=why, remote=remote, access=self.access_of(found))
                 return work(self.session(name))
             except Exception as error:  # noqa: BLE001 - a boundary, as in main: what fails in one environment must not end the others
                 return failed_by(EnvironmentResult(name, "failed", remote=remote), error)
@@ -148,7 +148,7 @@ class Fleet:
 
     def keep(self, review: Review, name: str, remote: str) -> EnvironmentResult:
         """The result of a plan. Of each kind of plan only the first environment's review is kept."""
-        access = self._access(self.config.environments[name])
+        access = self.access_of(self.config.environments[name])
         marks = marks_of(review.plan) if self.marks else Marks()
         result, place = replace(planned(review, name, remote), access=access, marks=marks), self._places[name]
         with self._lock:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.cli.apply_options import within_windows
+from policyctl.cli.apply_options import LED_ELSEWHERE, Expectation, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace
-from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
+from policyctl.cli.fleet import Fleet, access_and_rules, brakes_of, open_fleet, plan_fleet, run_fleet
 from policyctl.cli.github_actions import fleet_view_of, write_fleet_summary, write_outcome_summary, write_stop_summary
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe, resolved_base
@@ -56,12 +56,12 @@ class FleetApproval(NamedTuple):
     earlier run left."""
 
     yes: bool
-    expected: str | None = None
+    expected: Expectation | None = None
     resume: Run | None = None
     plans: ApprovedPlans | None = None
 
 
-def approval_of(yes: bool, expected: str | None, run: Run | None, file: Path | None) -> FleetApproval:
+def approval_of(yes: bool, expected: Expectation | None, run: Run | None, file: Path | None) -> FleetApproval:
     """What a run may write. Approved plans in a file count for the digest that they have: it cannot approve what was not.
 
     Raises PolicyctlError for a file of anything else, and StalePlan if it has another digest than the one expected.
@@ -74,9 +74,9 @@ def approval_of(yes: bool, expected: str | None, run: Run | None, file: Path | N
         raise PolicyctlError(f"{file} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise PolicyctlError(f"{file} is not text") from None
-    if expected not in (None, plans.digest):
-        raise StalePlan(f"the digest of the plans in {file} is {plans.digest}, not {expected}; nothing was written")
-    return FleetApproval(yes, plans.digest, run, plans)
+    if expected is not None and expected.digest != plans.digest:
+        raise StalePlan(f"the digest of the plans in {file} is {plans.digest}, not {expected.digest}; nothing was written")
+    return FleetApproval(yes, expected or Expectation(plans.digest), run, plans)
 
 
 def open_several(
@@ -114,6 +114,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
     if not fleet.names:
         fleet.console.say(NONE_AFFECTED)
         return 0
+    _raise_if_led_elsewhere(fleet, approval)
     shown = None if approval.resume is None else approval.resume.shown
     if not approval.yes or approval.expected is not None:
         before = plan_fleet(fleet, Pace(pace.parallelism))
@@ -205,9 +206,20 @@ def with_outcome(result: EnvironmentResult, applied: Applied) -> EnvironmentResu
     return replace(result, status="applied", outcome=text)
 
 
+def _raise_if_led_elsewhere(fleet: Fleet, approval: FleetApproval) -> None:
+    """Raise StalePlan, before anything logs in, unless each remote is reached in the way that was approved."""
+    if (expected := approval.expected) is not None:
+        expected.raise_if_led_elsewhere(lambda: access_and_rules(fleet.options.dir, fleet.config, fleet.names)[0])
+    parts = {} if approval.plans is None else approval.plans.parts
+    found = [one for name in fleet.names if name in parts and (one := fleet.config.environments.get(name)) is not None]
+    if led := [one.name for one in found if one.logs_in and fleet.access_of(one) != parts[one.name][1]]:
+        raise StalePlan(f"{LED_ELSEWHERE} than in the approved plans, so nothing logged in: {listed_names(led)}; plan again")
+
+
 def _report_plans(fleet: Fleet, before: FleetResult, approval: FleetApproval) -> None:
     """Write the plans to the step summary. Raises StalePlan unless they are what was approved."""
-    why = _why_unapproved(before, approval.expected, approval.plans)
+    expected = None if approval.expected is None else approval.expected.digest
+    why = _why_unapproved(before, expected, approval.plans)
     if why is not None:
         write_stop_summary(why, fleet.console)
     write_fleet_summary(fleet_view_of(before, fleet.options.dir), None, fleet.console)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
@@ -14,7 +15,7 @@ from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
 from policyctl.cli.options import ALL, NAMES, Options, audit_option, with_form, with_options
 from policyctl.cli.queue import with_queue
-from policyctl.cli.review import as_merged, raise_if_unsafe, review_directory
+from policyctl.cli.review import access_of, as_merged, raise_if_unsafe, review_directory
 from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past, with_selection
 from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
@@ -31,7 +32,9 @@ from policyctl.report.plan_view import PlanView
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
+    from policyctl.cli.session import Session
     from policyctl.load.base_config import BaseCommits, BaseConfig
+    from policyctl.plan.safety import Review
     from policyctl.reconcile.audit import AuditRecord
 
 
@@ -157,8 +160,7 @@ def plan(
     _raise_if_for_several(output, parallelism)
     session = open_session(options, base=held, past=past)
     review = review_directory(session, selection, overrides, base=commits, tests=tests, audit=record)
-    if held is not None:
-        review = as_merged(review, session, held)
+    review = _completed(review, session, held, output)
     console, pages = session.console, {form, *(one for one, _ in reports)} & {"markdown", "html"}
     view = view_of(review, session.remote, options.dir, console, page=bool(pages))
     if out is not None or reports:
@@ -178,6 +180,16 @@ class _Output(NamedTuple):
     out: Path | None
     reports: Reports
     detailed: bool
+
+
+def _completed(review: Review, session: Session, held: BaseConfig | None, output: _Output) -> Review:
+    """The review with what the branch changes in the settings, and for another command how the remote is reached."""
+    review = review if held is None else as_merged(review, session, held)
+    access = ""
+    if output.out is not None or "json" in (output.form, *(form for form, _ in output.reports)):
+        with suppress(PolicyctlError):  # such as of a directory that is a link
+            access = access_of(session)
+    return review._replace(plan=review.plan._replace(access=access))
 
 
 def _plan_several(fleet: Fleet, pace: Pace, output: _Output, record: AuditRecord | None) -> int:

@@ -101,6 +101,14 @@ def resolved_base(base: str | None, options: Options, console: Console) -> BaseC
         return BaseCommits(base)
 
 
+def access_of(session: Session) -> str:
+    """How the remote is reached, once what is checked out is merged (see `access_at`). Raises PolicyctlError if that cannot be
+    found out."""
+    from policyctl.load.referred import access_now  # with git behind it
+
+    return access_now(session.options.dir, session.config)(session.config.environment(session.environment.name))
+
+
 def gone_back(review: Review, past: PastDirectory) -> Review:
     """The review of a plan that goes back to the files of a revision, which it names."""
     return review._replace(plan=review.plan._replace(to=past.then.commit), notes=(*review.notes, past.note))
@@ -204,7 +212,6 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
 
     The plan gets the branch's own configuration, so that its digest is that of the same plan after the merge.
     """
-    from policyctl.load.referred import access_now  # with git behind it
     from policyctl.plan.approval import Terms
 
     merged = session.config.environment(session.environment.name)
@@ -212,8 +219,7 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     new = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
     plan = review.plan._replace(config=merged.digest, settings=merged.decides)
-    now = access_now(session.options.dir, session.config)(merged)
-    terms = Terms(base.access(session.environment), session.environment.rules, now, merged.rules)
+    terms = Terms(base.access(session.environment), session.environment.rules, access_of(session), merged.rules)
     changed = changed_settings(base, session.options.dir, session.config, session.environment.name) if settings else ()
     return review._replace(
         plan=plan, branch=review.branch._replace(settings=changed, terms=terms), notes=(*review.notes, *notes)

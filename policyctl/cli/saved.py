@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from policyctl.cli.apply_options import LED_ELSEWHERE
 from policyctl.cli.console import Console
 from policyctl.cli.github_actions import view_of
 from policyctl.cli.options import Options, with_form, with_options
 from policyctl.cli.plan import OF_ONE, Form, render_plan
-from policyctl.cli.review import Before, gone_back, read_consumers_of, with_idle_settings, without_edited
+from policyctl.cli.review import Before, access_of, gone_back, read_consumers_of, with_idle_settings, without_edited
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
@@ -67,6 +68,8 @@ def read_saved(
         if session.environment.digest != plan.config:
             why = f"policyctl.yaml changed the settings of {plan.environment} since the plan was made; plan again"
             raise StalePlan("\n  ".join([why, *_moved_settings(plan, session.environment)]))
+        if plan.access not in ("", access_of(session)):
+            raise StalePlan(f"{LED_ELSEWHERE} since the plan of {plan.environment} was made; plan again")
         loaded = session.read(lenient=True).loaded
         with session.console.progress.of("Comparing", "live policy") as step:
             plan = plan._replace(overrides=overrides.given)  # only overrides that are given now count

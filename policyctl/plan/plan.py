@@ -56,7 +56,8 @@ class Plan(NamedTuple):
     `to` is the commit whose files it goes back to; empty for the files as they are. It is not in the digest: a revert of those
     files has the same plan, and approving one approves what the other does. `made` is when it was made, if it was saved.
     `edited` are the policies and models that differ in the files from those of the base, whatever is live; None without a
-    base, or where its files cannot all be read.
+    base, or where its files cannot all be read. `access` is a hash of how the remote is reached (see `access_at`), if that is
+    known: it is not in the digest, since a digest is compared only once that was used.
     """
 
     environment: str
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
     to: str = ""
     made: str = ""
     edited: frozenset[str] | None = None
+    access: str = ""
 
     @property
     def digest(self) -> str:

@@ -92,6 +92,7 @@ class _SavedPlan(_Saved):
     traffic: dict[str, str] = {}
     to: Annotated[str, Field(pattern=r"^([0-9a-f]{40}([0-9a-f]{24})?)?$")] = ""
     edited: list[str] | None = None
+    access: str = ""
     made: Annotated[str, Field(pattern=r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z)?$")] = ""
 
 
@@ -112,6 +113,7 @@ def write_plan(plan: Plan) -> str:
         "overrides": [override._asdict() for override in plan.overrides],
         **({"traffic": dict(plan.traffic)} if plan.traffic else {}),
         **({"to": plan.to} if plan.to else {}),
+        **({"access": plan.access} if plan.access else {}),
         **({"made": plan.made} if plan.made else {}),
         **({} if plan.edited is None else {"edited": sorted(plan.edited)}),
     }
@@ -181,6 +183,7 @@ def _plan_from(saved: _SavedPlan) -> Plan:
         to=saved.to,
         made=saved.made,
         edited=None if saved.edited is None else frozenset(saved.edited),
+        access=saved.access,
     )
     if plan.digest != saved.digest:
         raise ValueError("its digest is not that of its changes")

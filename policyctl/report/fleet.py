@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from policyctl.plan.approval import of_several
 from policyctl.plan.change import ACTIONS, Action
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.plan import Counts
@@ -176,11 +177,13 @@ def _summary(fleet: FleetResult, style: Style) -> str:
 def fleet_json(fleet: FleetResult) -> str:
     """The run as JSON text: a result for each environment, and each kind of plan once."""
     kinds = {group[0].alike: place for place, group in enumerate(fleet.groups)}
+    ways = {one.name: one.access for one in fleet.results}
     data = {
         "format": "policyctl/fleet",
         "version": VERSION,
         "command": fleet.command,
         "digest": fleet.digest,
+        "access": of_several(ways) if all(ways.values()) else None,
         "not_selected": fleet.left_out,
         "settings": [{"path": one.path, "before": one.before, "after": one.after} for one in fleet.settings],
         "no_longer_in_the_fleet": list(fleet.gone),

@@ -42,6 +42,7 @@ def plan_data(review: Review) -> dict[str, Any]:
         **({"to": plan.to} if plan.to else {}),
         "profile": PROFILE,
         "digest": plan.digest,
+        **({"access": plan.access} if plan.access else {}),
         "has_changes": bool(plan.changes),
         "summary": {
             **plan.totals,

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.git_repo import commit
+from tests.remote.fake_server import standing_in
+from tests.remote.fake_tenant import Tenant
 
 OTHER = f"sha256:{'0' * 64}"
 DATABASE = Path(".policyctl/local.db")
@@ -92,7 +95,9 @@ def test_it_lifts_no_refusal(project: Project, policyctl: Policyctl) -> None:
     assert (ran.code, "is protected" in ran.out) == (3, True)
 
 
-@pytest.mark.parametrize("digest", ["", "sha256:", OTHER.upper(), OTHER[:-1], f"{OTHER}0", f"{OTHER}\n", "0" * 64])
+@pytest.mark.parametrize(
+    "digest", ["", "sha256:", OTHER.upper(), OTHER[:-1], f"{OTHER}0", f"{OTHER}\n", "0" * 64, f"{OTHER}@", f"none@{OTHER}"]
+)
 def test_what_is_not_a_digest_is_a_usage_error(planned: str, policyctl: Policyctl, digest: str) -> None:
     ran = policyctl("apply", "--yes", f"--expect-digest={digest}")
     assert (ran.code, ran.out) == (64, "")
@@ -105,3 +110,57 @@ def test_a_saved_plan_takes_none(planned: str, policyctl: Policyctl) -> None:
     ran = policyctl("apply", "plan.json", "--yes", "--expect-digest", planned)
     assert (ran.code, ran.out) == (64, "")
     assert ran.err == "error: --expect-digest is for a plan made now; a saved plan is applied as it is\n"
+
+
+WAYS = {
+    "one digest": ("--env", "prod", "--expect-digest", "{digest}@{access}"),
+    "the digest of several": ("--all", "--expect-digest", "{digests}@{access_of_all}"),
+    "approved plans": ("--all", "--plans", "plans.json"),
+    "a saved plan": ("plan.json",),
+}
+LED = {
+    "remote": "remote: '{evil}', auth: {{type: bearer, token: 'env:KEY'}}",
+    "auth": "remote: '{own}', auth: {{type: ibm_iam, api_key: 'env:KEY', url: '{evil}'}}",
+    "ca_file": "remote: '{own}', auth: {{type: bearer, token: 'env:KEY'}}, ca_file: ca.pem",
+}
+
+
+@pytest.mark.parametrize("led", LED)
+@pytest.mark.parametrize("way", WAYS)
+def test_nothing_logs_in_in_another_way_than_the_approved_one(
+    way: str, led: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest alone is compared only once the remote was read, so what was approved can have the way there too."""
+    monkeypatch.setenv("KEY", "canary-key")
+    project.write("anygem.yaml")
+    with standing_in(Tenant()) as own, standing_in(Tenant()) as evil:
+        as_approved, pushed = (
+            f"environments: {{prod: {{{settings.format(own=own.url, evil=evil.url)}}}}}\n"
+            for settings in (LED["remote"].replace("evil", "own"), LED[led])
+        )
+        project.write("policyctl.yaml", as_approved)
+        one = json.loads(policyctl("plan", "--format", "json", "--out", "plan.json").out)
+        every = json.loads(policyctl("plan", "--all", "--format", "json", "--report", "json=plans.json").out)
+        known = {"digests": every["digest"], "access_of_all": every["access"]}
+        command = ["apply", "--yes", *(word.format(**one, **known) for word in WAYS[way])]
+        project.write("policyctl.yaml", pushed)
+        own.seen.clear()
+        ran = policyctl(*command)
+        code, why = (4, "remote, auth or ca_file is another one ")
+        if (way, led) == ("a saved plan", "remote"):  # which names both remotes
+            code, why = (1, "plan.json is a plan for ")
+        assert (ran.code, ran.out, own.seen, evil.seen) == (code, "", [], [])
+        assert ran.err.startswith(f"error: {why}")
+        project.write("policyctl.yaml", as_approved)
+        assert policyctl(*command).code == 0
+
+
+def test_a_plan_has_the_way_that_it_has_after_the_merge(project: Project, policyctl: Policyctl) -> None:
+    """As `ci approved` compares it: the branch is then what is checked out."""
+    project.write("anygem.yaml")
+    project.write("policyctl.yaml", "environments: {prod: {remote: local}}\n")
+    commit(project.folder)
+    project.write("policyctl.yaml", "environments: {prod: {remote: local, ca_file: ca.pem}}\n")
+    reviewed, merged = (json.loads(policyctl("plan", "--format", "json", *args).out) for args in (("--base", "HEAD"), ()))
+    assert reviewed["access"] == merged["access"]
+    assert policyctl("apply", "--yes", "--expect-digest", f"{reviewed['digest']}@{reviewed['access']}").code == 0
