@@ -182,6 +182,12 @@ def is_in(body: str, environment: str | None, directory: str) -> bool:
     return found[2] == _marked(directory) and (environment is None or found[1] == _marked(environment))
 
 
+def ends_of(body: str) -> str:
+    """The lines of a comment that show what it is about, and whether that was applied."""
+    last = body.rstrip().rpartition("\n")[2]
+    return f"{_first(body)}\n{last}"
+
+
 def approval_in(bodies: list[str], environment: str | None, directory: str, source: str = "") -> Approval | None:
     """What the last comment with a plan of this environment and directory approves; None without one."""
     ours = [body for body in bodies if is_in(body, environment, directory)]

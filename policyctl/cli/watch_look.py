@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from math import inf
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
-from policyctl.cli.ci.merges import approvals_of, begin, give_back, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import SharedMerges, approvals_of, begin, give_back, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, rules_shown, standing
 from policyctl.plan.change import Change, normal_of
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from policyctl.plan.safety import Review
     from policyctl.remote.protocol import Reader
 
+_LATE_SECONDS = 60.0  # after this a service lists each merge that was in the files when they came into use
 _WHOSE = "an approval"
 _USED = "Used by policyctl watch, which applies it."
 
@@ -137,7 +140,11 @@ class UsedApprovals:
     for another commit, wherever the process ends; this process goes on with what it took as long as the files of the
     environment stay the same. Several threads may use it, each for environments of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock, self._used_at, self._again_at = clock, 0.0, inf
+        self._shared: SharedMerges | None = None
+        self._reading = Lock()
+        self._settled: set[str] = set()  # environments of which was noted what a late reading found
         self._taken: dict[str, Taken] = {}  # by environment
         self._files: Mapping[str, str] = {}
         self._lock = Lock()
@@ -147,6 +154,8 @@ class UsedApprovals:
     def use(self, files: Mapping[str, str]) -> None:
         """Note that other files are in use, by environment a hash of each: what was taken for those of before is used up."""
         with self._lock:
+            self._used_at, self._settled = self._clock(), set()
+            self._again_at = self._used_at + _LATE_SECONDS
             self._files = files
             self._taken = {name: one for name, one in self._taken.items() if files.get(name) == one.fingerprint}
 
@@ -209,8 +218,8 @@ class UsedApprovals:
                 give_back(forge, name, opened.place, noted, _USED)
 
     def owes(self, name: str) -> bool:
-        """Whether something could not be noted yet."""
-        return name in self._owing
+        """Whether something could not be noted yet, or the service may have listed a merge too late for that."""
+        return name in self._owing or (self._clock() >= self._again_at and name not in self._settled)
 
     def settle(self, look: Look, name: str) -> bool:
         """Note that an environment has what the files want, so that nothing is approved for it any more. Returns whether the
@@ -229,6 +238,10 @@ class UsedApprovals:
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 raise RemoteError(forge)
+            began, nothing = self._nothing_waits(forge, opened, name)
+            if nothing:
+                self._note_settled(name, began)
+                return False
             found = self._found(forge, opened, name)
             if why := why_not_head(forge, opened.place, opened.referred):
                 raise RemoteError(why)
@@ -239,7 +252,25 @@ class UsedApprovals:
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
             self._taken.pop(name, None)
+            self._note_settled(name, began)
             return bool(found and known) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)
+
+    def _nothing_waits(self, forge: Forge, opened: Opened, name: str) -> tuple[float, bool]:
+        """Whether nothing waits for an environment, by what was read once for all of them while these files are in use, and
+        once more later; and when that was read. What this process took itself may be newer."""
+        if name in self._taken:
+            return self._clock(), False
+        with self._reading:
+            now = self._clock()
+            shared, since = self._shared, self._again_at if now >= self._again_at else self._used_at
+            if shared is None or shared.began <= since:
+                shared = self._shared = SharedMerges(forge, now)
+        return shared.began, not shared.wait(forge, name, opened.place)
+
+    def _note_settled(self, name: str, began: float) -> None:
+        with self._lock:
+            if began >= self._again_at:
+                self._settled.add(name)
 
 
 def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:

@@ -66,7 +66,7 @@ class Work(Protocol):
         """Why the files in use may not be those of a commit; None if they are, or are not in a repository. Never raises."""
 
     def owes(self, name: str, /) -> bool:
-        """Whether it could not be noted yet that what was approved for an environment is applied."""
+        """Whether it could not be noted yet that what was approved for an environment is applied, or must be once more."""
 
     def settle(self, name: str, look: Look, /) -> bool:
         """Note that an environment has what was approved for it. Returns whether the settings of now were approved with it.

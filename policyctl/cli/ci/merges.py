@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 
 from policyctl.ci import open_forge
-from policyctl.ci.comments import approval_in, begun, is_in, not_begun
+from policyctl.ci.comments import approval_in, begun, ends_of, is_in, not_begun
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.cli.github_actions import repository_path
 from policyctl.errors import PolicyctlError, StalePlan
@@ -22,15 +22,48 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
     """The merged pull requests whose plan was not applied yet, with our comments, the newest first; and the approval of the
     last one that was applied, where the search ends: everything older was applied with it or before it."""
+    return _waiting(((merge, forge.comments_on(merge)) for merge in _newest(forge)), environment, directory)
+
+
+def _newest(forge: Forge) -> Iterator[Merge]:
+    return islice(forge.merges(forge.branch), _LOOKED) if forge.branch else iter(())
+
+
+def _waiting(
+    merges: Iterable[tuple[Merge, list[Comment]]], environment: str, directory: str
+) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
     found: list[tuple[Merge, list[Comment]]] = []
-    for merge in islice(forge.merges(forge.branch), _LOOKED) if forge.branch else ():
-        ours = [one for one in forge.comments_on(merge) if is_in(one.body, environment, directory)]
+    for merge, comments in merges:
+        ours = [one for one in comments if is_in(one.body, environment, directory)]
         approval = approval_in([one.body for one in ours], environment, directory)
         if approval is not None and approval.digest == APPLIED:
             return found, approval
         if ours:
             found.append((merge, ours))
     return found, None
+
+
+class SharedMerges:
+    """The newest merged pull requests, and of our comments on each what shows whether its plan was applied: read once, for any
+    number of environments. For several threads."""
+
+    def __init__(self, forge: Forge, began: float) -> None:
+        """`began` is a time directly before this."""
+        self.began, self._merges = began, [*_newest(forge)]
+        self._comments: dict[str, list[Comment]] = {}
+        self._lock = Lock()
+
+    def wait(self, forge: Forge, environment: str, directory: str) -> bool:
+        """Whether any of them has a plan of an environment that was not applied yet."""
+        read = ((merge, self._comments_on(forge, merge)) for merge in self._merges)
+        return bool(_waiting(read, environment, directory)[0])
+
+    def _comments_on(self, forge: Forge, merge: Merge) -> list[Comment]:
+        with self._lock:
+            if merge.name not in self._comments:
+                found = forge.comments_on(merge)
+                self._comments[merge.name] = [one._replace(body=ends_of(one.body)) for one in found]  # pages are long
+            return self._comments[merge.name]
 
 
 def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
