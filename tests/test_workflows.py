@@ -366,7 +366,7 @@ def test_a_remote_that_moved_since_the_plan_is_not_written_to(github: Forge, tmp
     github.merge(5)
     *_, refused = repository.runner.github("apply")
     assert (refused.code, repository.live) == (4, {"new"})
-    assert "this is not the plan that was approved" in refused.said
+    assert "no approved plan showed the change of virtual-policy/new" in refused.said
 
 
 def test_a_branch_that_loosens_a_rule_is_held_to_the_old_one(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:

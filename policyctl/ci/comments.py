@@ -183,9 +183,10 @@ def is_in(body: str, environment: str | None, directory: str) -> bool:
 
 
 def ends_of(body: str) -> str:
-    """The lines of a comment that show what it is about, and whether that was applied."""
-    last = body.rstrip().rpartition("\n")[2]
-    return f"{_first(body)}\n{last}"
+    """The lines of a comment that show what it is about, and whether that was applied, and how."""
+    _, data, last = _tail(body)
+    found = _LAST.fullmatch(last)
+    return f"{_first(body)}\n{data if found is not None and found[1] == APPLIED else ''}\n{last}"
 
 
 def approval_in(bodies: list[str], environment: str | None, directory: str, source: str = "") -> Approval | None:

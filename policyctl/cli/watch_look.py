@@ -14,12 +14,12 @@ from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import SharedMerges, approvals_of, begin, give_back, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.plan.approval import APPLIED, Approval, adds_up, newest, reached, rules_shown, standing
+from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, standing
 from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import Moved
 from policyctl.policy.document import canonical_text
 from policyctl.policy.memo import content_key
-from policyctl.watch.decide import Look, Synced, SyncedPolicies
+from policyctl.watch.decide import KnownRules, Look, Synced, SyncedPolicies
 
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge
@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 
 _LATE_SECONDS = 60.0  # after this a service lists each merge that was in the files when they came into use
 _WHOSE = "an approval"
+_NEW_SETTINGS = (
+    "merged plans do not lead to the safety settings of now; take back what a push changed in them, and have a pull request "
+    "change it, or start the watch with another --state"
+)
 _USED = "Used by policyctl watch, which applies it."
 
 
 class LookedPlan(NamedTuple):
-    """What a look planned, the revision that it looked at, and a hash of the safety settings that were approved before."""
+    """What a look planned, the revision that it looked at, and which safety settings were approved before."""
 
     opened: Opened
-    approved: str = ""
+    known: KnownRules = KnownRules()
     review: Review | None = None
 
 
@@ -171,13 +175,15 @@ class UsedApprovals:
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 return f"{_WHOSE}, which cannot be read: {forge}"
-            found = self._found(forge, opened, name)
+            found, last = self._found(forge, opened, name)
             if why := why_not_head(forge, opened.place, opened.referred):
                 return f"{_WHOSE}: {why}"
+            access = opened.access(name)
+            if found and not any(lead_to(found, known, look.rules, access) for known in _known_rules(look, last)):
+                return f"{_WHOSE}: {_NEW_SETTINGS}"
             top = newest(found, forge.commit)
-            parts = [one for one in standing(found, forge.commit) if _is_for(one, found, look, name)]
-            is_whole = top is not None and top.digest == plan.digest and _is_for(top, found, look, name)
-            if not (is_whole or (parts and adds_up(parts, plan))):
+            parts = [one for one in standing(found, forge.commit) if one.terms is not None and one.terms.access == access]
+            if not ((top is not None and top.digest == plan.digest) or (parts and adds_up(parts, plan))):
                 merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
                 why = f"no merged plan {merged} is this one ({plan.digest})"
                 return f"{_WHOSE}: {why}; policyctl apply by hand, or a new pull request"
@@ -201,11 +207,12 @@ class UsedApprovals:
         taken = self._taken.get(name)
         return {} if taken is None else dict(taken.begun)
 
-    def _found(self, forge: Forge, opened: Opened, name: str) -> list[Approval]:
-        """What waits, the newest first; what this process goes on with counts as begun by the commit of now."""
+    def _found(self, forge: Forge, opened: Opened, name: str) -> tuple[list[Approval], Approval | None]:
+        """What waits, the newest first, and the last that was applied; what this process goes on with counts as begun by the
+        commit of now."""
         mine = self._commits(name).items()
-        found, _ = approvals_of(forge, name, opened.place)
-        return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found]
+        found, last = approvals_of(forge, name, opened.place)
+        return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found], last
 
     def noted(self, name: str) -> list[str]:
         """The pull requests on which it was noted that they are used, for the apply that follows; asked once."""
@@ -221,51 +228,51 @@ class UsedApprovals:
         """Whether something could not be noted yet, or the service may have listed a merge too late for that."""
         return name in self._owing or (self._clock() >= self._again_at and name not in self._settled)
 
-    def settle(self, look: Look, name: str) -> bool:
-        """Note that an environment has what the files want, so that nothing is approved for it any more. Returns whether the
-        safety settings of now are those that the newest merge was approved with."""
+    def settle(self, look: Look, name: str) -> KnownRules | None:
+        """Note that an environment has what the files want, so that nothing is approved for it any more. Returns which safety
+        settings are approved from now on; None if that is not known."""
         try:
-            released = self._use_up(look, name)
+            known = self._use_up(look, name)
         except Exception:  # noqa: BLE001 - whatever the service answers, the environment is in sync
             self._owing.add(name)
-            return False
+            return None
         self._owing.discard(name)
-        return released
+        return known
 
-    def _use_up(self, look: Look, name: str) -> bool:
+    def _use_up(self, look: Look, name: str) -> KnownRules:
         """Note on the pull requests that wait that they are applied. Raises PolicyctlError if that cannot be done."""
-        opened, known, _ = cast("LookedPlan", look.plan)
+        opened = cast("LookedPlan", look.plan).opened
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 raise RemoteError(forge)
-            began, nothing = self._nothing_waits(forge, opened, name)
-            if nothing:
-                self._note_settled(name, began)
-                return False
-            found = self._found(forge, opened, name)
-            if why := why_not_head(forge, opened.place, opened.referred):
-                raise RemoteError(why)
-            rules = look.rules if look.rules in rules_shown(found, known) else known
+            began, waits, last = self._read_once(forge, opened, name)
+            found = list[Approval]()
+            if waits:
+                found, last = self._found(forge, opened, name)
+                if why := why_not_head(forge, opened.place, opened.referred):
+                    raise RemoteError(why)
+            ends = [led_rules(found, known) for known in _known_rules(look, last)]
+            rules = look.rules if look.rules in ends else ends[0]
             seen = {one.source for one in found}  # what was merged since is not in these files
-            for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]):
+            for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]) if found else ():
                 for one in comments if merge.name in seen else ():
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
             self._taken.pop(name, None)
             self._note_settled(name, began)
-            return bool(found and known) and found[0].holds(forge.commit) and _is_for(found[0], found, look, name)
+            return KnownRules(rules, rules if found else _noted(last))
 
-    def _nothing_waits(self, forge: Forge, opened: Opened, name: str) -> tuple[float, bool]:
-        """Whether nothing waits for an environment, by what was read once for all of them while these files are in use, and
-        once more later; and when that was read. What this process took itself may be newer."""
+    def _read_once(self, forge: Forge, opened: Opened, name: str) -> tuple[float, bool, Approval | None]:
+        """Whether anything waits for an environment, and the last that was applied, by what was read once for all of them while
+        these files are in use, and once more later; and when that was read. What this process took itself may be newer."""
         if name in self._taken:
-            return self._clock(), False
+            return self._clock(), True, None
         with self._reading:
             now = self._clock()
             shared, since = self._shared, self._again_at if now >= self._again_at else self._used_at
             if shared is None or shared.began <= since:
                 shared = self._shared = SharedMerges(forge, now)
-        return shared.began, not shared.wait(forge, name, opened.place)
+        return shared.began, *shared.wait(forge, name, opened.place)
 
     def _note_settled(self, name: str, began: float) -> None:
         with self._lock:
@@ -288,11 +295,18 @@ def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str
     return None if is_shown else "no merged pull request shows it; read it, then start the watch with another --state"
 
 
-def _is_for(approval: Approval, found: Sequence[Approval], look: Look, name: str) -> bool:
-    """Whether an approval is for the way to the remote and the safety settings of now; the `found` ones lead to those."""
-    opened, known, _ = cast("LookedPlan", look.plan)
-    is_same = approval.terms is not None and (approval.terms.rules, approval.terms.access) == (look.rules, opened.access(name))
-    return is_same and look.rules in rules_shown(found, known)
+def _known_rules(look: Look, last: Approval | None) -> list[str]:
+    """The safety settings that were approved when those approvals began that wait now: what this watch remembers, or what the
+    `last` apply noted, if it is another one than the watch knows of. If it is not known which of them is newer, both."""
+    known, noted = cast("LookedPlan", look.plan).known, _noted(last)
+    if noted in (NONE, known.noted):
+        return [known.rules]
+    return [noted] if known.noted or not known.rules else [known.rules, noted]
+
+
+def _noted(last: Approval | None) -> str:
+    """The safety settings that the last apply noted, or `none`."""
+    return (last is not None and last.rules) or NONE
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
 from policyctl.report.format import count
-from policyctl.watch.decide import OTHER_FILES, Look, Problem, Synced, state_of
+from policyctl.watch.decide import OTHER_FILES, KnownRules, Look, Problem, Synced, state_of
 from policyctl.watch.status import Watcher
 from policyctl.watch.work import CredentialsMark, Watched, text_of
 
@@ -205,7 +205,7 @@ class EnvironmentWork:
             rules = session.environment.rules
             if rows and (synced.files, synced.rows) == (fingerprint, rows):
                 in_sync = EnvironmentResult(name, "planned", remote=session.remote)
-                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened, synced.rules), synced.base, rules=rules)
+                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened, synced.known), synced.base, rules=rules)
             side = side_of(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
@@ -216,7 +216,7 @@ class EnvironmentWork:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        plan = LookedPlan(opened, synced.rules, review)
+        plan = LookedPlan(opened, synced.known, review)
         return Look(result, moved, "", fingerprint, rows, plan, base, was, begun, rules, restores)
 
     def unapproved(self, name: str, look: Look) -> str | None:
@@ -233,7 +233,7 @@ class EnvironmentWork:
     def owes(self, name: str) -> bool:
         return self._approvals.owes(name)
 
-    def settle(self, name: str, look: Look) -> bool:
+    def settle(self, name: str, look: Look) -> KnownRules | None:
         return self._approvals.settle(look, name)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult | None:

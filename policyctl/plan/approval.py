@@ -197,14 +197,20 @@ def newest(approvals: Sequence[Approval], commit: str) -> Approval | None:
     return found if found is not None and found.holds(commit) else None
 
 
-def rules_shown(approvals: Sequence[Approval], known: str) -> frozenset[str]:
-    """The safety settings (see `Environment.rules`) that are `known` to be approved, and those to which the plans of approvals,
-    the newest first, lead from there: what a push brought is in the base of the next plan, which does not show it. Where
-    nothing is known, those of each plan."""
-    if not known:
-        return frozenset(one.terms.rules for one in approvals if one.terms is not None)
-    led = _led(approvals, known, lambda terms: (terms.rules_before, terms.rules))
-    return frozenset((led[0], led[-1]))
+def lead_to(approvals: Sequence[Approval], known: str, rules: str, access: str) -> bool:
+    """Whether the plans of approvals, the newest first, lead from the safety settings (see `Environment.rules`) that are
+    `known` to be approved to those of now, and not away from the way of now to the remote. Only then they count.
+
+    What a push brought is in the base of the next plan, which does not show it. What a push takes back is where an approved
+    step began, and what waited since before that step does not count there any more.
+    """
+    ways = _led(approvals, access, lambda terms: (terms.before, terms.access))
+    return rules == led_rules(approvals, known) and access == ways[-1]
+
+
+def led_rules(approvals: Sequence[Approval], known: str) -> str:
+    """The safety settings to which the plans of approvals, the newest first, lead step by step from those that are `known`."""
+    return _led(approvals, known, lambda terms: (terms.rules_before, terms.rules))[-1]
 
 
 def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:

@@ -23,13 +23,20 @@ _MODELS = ""  # stands for all models beside the names, where they were compared
 Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
+class KnownRules(NamedTuple):
+    """Hashes of the safety settings with which a watch began, or that were approved since, and of those that the last apply
+    had noted on a pull request by then: `none` if none had, and empty if that is not known."""
+
+    rules: str = ""
+    noted: str = ""
+
+
 class Synced(NamedTuple):
     """How an environment was when it was last seen in sync; what is not known is empty.
 
     Hashes of the files and of the remote's list, and what each policy was, as text: after an apply in part, what it wrote is in
     sync. That of the files is forgotten once others were in use. `begun` has what policies may have become since, by applies
-    that were begun. `access` is a hash of how that remote is reached, and `rules` one of the safety settings: those with which
-    the watch began, or that were approved since.
+    that were begun. `access` is a hash of how that remote is reached; for `rules` and `noted` see `KnownRules`.
     """
 
     files: str = ""
@@ -38,6 +45,12 @@ class Synced(NamedTuple):
     begun: str = ""
     access: str = ""
     rules: str = ""
+    noted: str = ""
+
+    @property
+    def known(self) -> KnownRules:
+        """Which safety settings are approved."""
+        return KnownRules(self.rules, self.noted)
 
 
 class SyncedPolicies:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from policyctl.errors import PolicyctlError
-from policyctl.watch.decide import Heals, Situation, Synced, state_of
+from policyctl.watch.decide import Heals, KnownRules, Situation, Synced, state_of
 from policyctl.watch.memory import Memory
 from policyctl.watch.schedule import Hold, Holds, LookSchedule, Waves
 from policyctl.watch.status import SETTLED, Board, EnvironmentStatus, SourceStatus, State, Watcher
@@ -262,7 +262,7 @@ class WatchLoop:
         now, own = self.clock.seconds(), self._environments[name]
         look, after = visit.look, None
         if visit.access == own.access != (known := self.memory.synced(name)).access:
-            self.memory.set_synced(name, **Synced(access=own.access, rules=known.rules)._asdict())
+            self.memory.set_synced(name, **Synced(access=own.access, **known.known._asdict())._asdict())
         if look.fingerprint not in ("", own.fingerprint) or visit.access not in ("", own.access):  # not in use any more
             if visit.in_sync and visit.access == self.memory.synced(name).access:
                 self.memory.see_in_sync(name, "", "", look.base)
@@ -295,8 +295,8 @@ class WatchLoop:
         """Keep count of heals in a row, and note when the remote has what the files want."""
         done = visit.applied is not None and not visit.applied.failed
         in_sync = visit.in_sync and not done
-        if visit.released:
-            self._release(name, visit.look.rules)
+        if visit.known is not None:
+            self._know(name, visit.known)
         heals, now = self.memory.heals(name), self.clock.now().timestamp()
         interval = self._environments[name].settings.interval
         if visit.applied is not None and "remote" in visit.look.sides:
@@ -306,14 +306,13 @@ class WatchLoop:
         if done or in_sync:
             look = visit.look
             self.memory.see_in_sync(name, look.fingerprint, look.rows if in_sync else "", look.base)
-            if not self.memory.synced(name).rules:  # a new one, which a person applied under these
-                self.memory.set_synced(name, rules=look.rules)
 
-    def _release(self, name: str, rules: str) -> None:
-        """Note that safety settings were approved, and follow those of the revision if they are these."""
-        self.memory.set_synced(name, rules=rules)
-        written = self._written[name]
-        if rules == written.rules and not written.settings.approved:
+    def _know(self, name: str, known: KnownRules) -> None:
+        """Note which safety settings are approved. If they changed, and are those of the revision, which need no approvals,
+        follow these: no commit decides so about an environment that it brings."""
+        before, written = self.memory.synced(name).rules, self._written[name]
+        self.memory.set_synced(name, **known._asdict())
+        if before not in ("", known.rules) and known.rules == written.rules and not written.settings.approved:
             self._environments = self.memory.released(name, self._written)
 
     def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
-from policyctl.watch.decide import Heals, Look, Synced
+from policyctl.watch.decide import Heals, KnownRules, Look, Synced
 from policyctl.watch.status import FAILING, EnvironmentStatus, State
 from policyctl.watch.work import Watched
 
@@ -26,7 +26,7 @@ FILE = "watch.jsonl"
 FORMAT = "policyctl/watch"
 VERSION = 1
 _MAX_BYTES = 256 << 20
-_HELD = ("approved", "access", "rules")  # of an environment that is gone
+_HELD = ("approved", "access", "rules", "noted")  # of an environment that is gone
 _SPARE = 1000  # lines beyond those that are needed, before the file is written anew
 
 
@@ -149,9 +149,11 @@ class Memory:
         for name, one in found.items():
             self._known.setdefault(name, {})
             known = self.synced(name)
-            rules = one.rules if begins or name not in approved else known.rules or self._rules_at(one.access)
+            rules = KnownRules(one.rules)
+            if not begins and name in approved:
+                rules = known.known._replace(rules=known.rules or self._rules_at(one.access))
             is_other = begins and one.access != known.access  # of which it is not known what was in sync
-            self.set_synced(name, **(Synced(access=one.access, rules=rules)._asdict() if is_other else {"rules": rules}))
+            self.set_synced(name, **(Synced(access=one.access, **rules._asdict()) if is_other else rules)._asdict())
         for name in sorted(named):
             self._need_approvals(name, found[name].remote, True)
         return {name: one._replace(settings=one.settings._replace(approved=name in approved)) for name, one in found.items()}

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Decision, Look, Situation, Synced, decide
+from policyctl.watch.decide import Decision, KnownRules, Look, Situation, Synced, decide
 
 
 class Watched(NamedTuple):
@@ -68,9 +68,9 @@ class Work(Protocol):
     def owes(self, name: str, /) -> bool:
         """Whether it could not be noted yet that what was approved for an environment is applied, or must be once more."""
 
-    def settle(self, name: str, look: Look, /) -> bool:
-        """Note that an environment has what was approved for it. Returns whether the settings of now were approved with it.
-        Never raises; what could not be noted is noted later."""
+    def settle(self, name: str, look: Look, /) -> KnownRules | None:
+        """Note that an environment has what was approved for it. Returns which safety settings are approved from now on, or
+        None. Never raises; what could not be noted is noted later."""
 
     def apply(self, name: str, look: Look) -> EnvironmentResult | None:
         """Apply the plan of a look, or nothing if it is another one by now; None if that was withdrawn before it began, since
@@ -104,8 +104,8 @@ _EPOCH = time.time() - time.monotonic()
 
 class EnvironmentVisit(NamedTuple):
     """One look at an environment and what came of it: the decision, and the result of an apply, if there was one. `access` is a
-    hash of how its remote was reached, empty if it was not. `wrote` is how many seconds the apply took. `released` is whether
-    the safety settings of the look were approved."""
+    hash of how its remote was reached, empty if it was not. `wrote` is how many seconds the apply took. `known` is
+    which safety settings are approved, if that was asked."""
 
     look: Look
     decision: Decision
@@ -113,7 +113,7 @@ class EnvironmentVisit(NamedTuple):
     access: str
     seconds: float
     wrote: float = 0.0
-    released: bool = False
+    known: KnownRules | None = None
 
     @property
     def in_sync(self) -> bool:
@@ -165,7 +165,7 @@ def visit_environment(
     access = "" if why_not else own.access
     visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
-        return visit._replace(released=work.settle(name, look))
+        return visit._replace(known=work.settle(name, look))
     return visit
 
 
@@ -180,4 +180,4 @@ def _why_not_reached(work: Work, name: str, own: Watched, situation: Situation) 
 
 def _look(work: Work, name: str, own: Watched, synced: Synced) -> Look:
     # What was in sync may have been another remote.
-    return work.look(name, own, synced=synced if own.access == synced.access else Synced(rules=synced.rules))
+    return work.look(name, own, synced=synced if own.access == synced.access else Synced(**synced.known._asdict()))

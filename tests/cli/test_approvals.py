@@ -255,7 +255,7 @@ def test_the_sum_of_what_was_approved_is_applied(work: Work) -> None:
     ran = work.apply()
     assert (ran.code, work.live) == (0, {"base", "web", "api"})
     mark = "#" if work.forge.kind == "github" else "!"
-    assert f"approved by 2 pull requests together: {mark}5, {mark}6\n" in ran.err
+    assert f"approved by 2 pull requests: {mark}5, {mark}6\n" in ran.err
     assert (
         work.on_main("ci", "applied").err == f"noted as applied: pull request {mark}5\nnoted as applied: pull request {mark}6\n"
     )
@@ -653,8 +653,8 @@ def test_a_page_approves_nothing_for_a_policy_that_came_to_lead_to_its_change_si
     lab.forge.merge(5)
     ran = lab.apply()
     assert (ran.code, "evil" in str(live_documents())) == (4, False)
-    assert "its digest, which covers what it does to the traffic of virtual-policy/front, is sha256:" in ran.err
-    assert "Have this plan approved by a new pull request, or start this by hand with its digest" in ran.err
+    assert "they do to the traffic of virtual-policy/front what none of their plans showed" in ran.err
+    assert "read the plan, then start this by hand with digest sha256:" in ran.err
 
 
 def test_merges_that_do_together_what_each_page_showed_are_applied(lab: Work) -> None:
@@ -671,7 +671,7 @@ def test_merges_that_do_together_what_each_page_showed_are_applied(lab: Work) ->
     lab.forge.merge(6)
     ran = lab.apply()
     assert ran.code == 0, ran.err
-    assert "approved by 2 pull requests together" in ran.err
+    assert "approved by 2 pull requests: " in ran.err
     assert lab.policyctl("plan", "--detailed-exitcode").code == 0
 
 

@@ -18,7 +18,7 @@ from policyctl.cli.watch_look import LookedPlan, UsedApprovals
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Look
+from policyctl.watch.decide import KnownRules, Look
 
 NAMES = [f"env-{number}" for number in range(20)]
 WAITING = f"sha256:{'0' * 64}"
@@ -93,7 +93,11 @@ class Watching:
     def settle(self, name: str) -> None:
         opened = cast("Any", SimpleNamespace(place="policies", referred=(), access=lambda _: "access"))
         look = Look(
-            EnvironmentResult(name, "planned"), {}, fingerprint="files", plan=LookedPlan(opened, "rules"), rules="rules"
+            EnvironmentResult(name, "planned"),
+            {},
+            fingerprint="files",
+            plan=LookedPlan(opened, KnownRules("rules")),
+            rules="rules",
         )
         self.approvals.settle(look, name)
 

@@ -120,13 +120,48 @@ def test_what_was_taken_back_before_it_was_applied_does_not_come_back(tenant: Te
     assert "no approved plan showed the change of virtual-policy/p" in ran.err
 
 
+@pytest.mark.parametrize("held", ["guards: {deny_providers: [evil]}", "protect: [q]"])
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_push_does_not_free_what_an_approved_change_of_settings_holds_up(tenant: TenantOf, held: str, noted: bool) -> None:
+    """Whether or not it is known what the last run was made under."""
+    tenant.refuses = False
+    tenant.merge(4, p=B)
+    if noted:
+        assert tenant.apply().code == 0
+    tenant.work.settle()
+    usual = (tenant.work.project.policies / "policyctl.yaml").read_text("utf-8")
+    if "protect" in held:
+        tenant.work.take_away("q")
+    else:
+        tenant.work.project.policy("p", "virtual-model/evil/m")
+    tenant.merge(5)
+    before = tenant.rows.rows.copy()
+    tenant.work.project.write("policyctl.yaml", f"{usual}{held}\n")
+    tenant.merge(6)
+    assert tenant.work.apply().code != 0
+    tenant.work.project.write("policyctl.yaml", usual)
+    tenant.push()
+    ran = tenant.apply()
+    assert (ran.code, tenant.rows.rows) == (4, before)
+    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
+
+
+def test_a_plan_that_is_empty_by_now_needs_no_approval_and_uses_those_that_wait(tenant: TenantOf) -> None:
+    """A person applied it before the run had its turn."""
+    tenant.refuses = False
+    tenant.merge(5, p=RISKY)
+    assert tenant.work.policyctl("apply", "--yes").code == 0
+    assert tenant.apply().code == 0
+    assert tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n")
+
+
 def test_a_run_of_the_same_commit_goes_on_with_what_is_left(tenant: TenantOf) -> None:
     tenant.merge(5, p=RISKY, q=B)
     assert (tenant.apply().code, tenant.live) == (5, {"p": "risky", "q": "a"})
     tenant.refuses = False
     ran = tenant.apply()
     assert (ran.code, tenant.live) == (0, {"p": "risky", "q": "b"})
-    assert "approved by 1 pull request together: " in ran.err
+    assert "approved by 1 pull request: " in ran.err
     assert tenant.forge.bodies[0].count("Used by [this run](") == 1
     assert tenant.forge.bodies[0].endswith("<!-- policyctl applied -->\n")
 
@@ -179,7 +214,7 @@ def test_the_newest_of_two_that_change_the_same_counts(tenant: TenantOf) -> None
     tenant.push(q=B)
     ran = tenant.apply()
     assert (ran.code, tenant.live) == (0, {"p": "b", "q": "b"})
-    assert "approved by 2 pull requests together" in ran.err
+    assert "approved by 2 pull requests: " in ran.err
 
 
 def test_what_was_taken_back_before_it_was_applied_does_not_count_again(tenant: TenantOf) -> None:
@@ -227,7 +262,7 @@ def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought
     assert "max_removes" not in tenant.forge.comments[6][0]["body"]
     ran = tenant.apply()
     assert (ran.code, tenant.live["q"]) == (4, "a")
-    assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
+    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
     digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
     assert tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json").code == 0
     ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
@@ -251,7 +286,7 @@ def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(te
     tenant.merge(7, q=B)
     ran = tenant.apply()
     assert (ran.code, tenant.live["q"]) == (4, "a")
-    assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
+    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
 
 
 def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:

@@ -215,6 +215,101 @@ def test_a_pull_request_releases_no_approvals_that_a_push_released(synced: Work)
     assert_waits(synced)
 
 
+def risky(work: Work) -> None:
+    work.project.policy("base", "virtual-model/evil/m")
+
+
+@pytest.mark.parametrize(
+    ("pushed", "held"), [(risky, "guards: {deny_providers: [evil]}"), (file_less, "protect: [virtual-policy/base-2]")]
+)
+def test_a_push_does_not_free_what_an_approved_change_of_settings_holds_up(
+    synced: Work, pushed: Callable[[Work], None], held: str
+) -> None:
+    synced.base = synced.forge.head
+    pushed(synced)
+    merge(synced)
+    configure(synced, more=f"scope: ['virtual-policy/base*']\n{held}")
+    merge(synced, 6)
+    assert "local  refused" in look(synced)
+    configure(synced)
+    push(synced)
+    assert_waits(synced)
+
+
+def other_policy(work: Work) -> None:
+    work.add("base-3")
+
+
+def other_test(work: Work) -> None:
+    case = "{name: ok, given: {}, expect: {status: 200}}"
+    work.project.write("base.test.yaml", f"spec_version: v1\nkind: policy_test\npolicy: base\ntests: [{case}]\n")
+
+
+@pytest.mark.parametrize("second", [other_policy, other_test])
+def test_settings_are_approved_whatever_is_merged_after_them_before_the_next_look(
+    synced: Work, second: Callable[[Work], None]
+) -> None:
+    """The plan of the newer one was made without them."""
+    synced.base = synced.forge.head
+    loosened(synced)
+    assert synced.comment(6).code == 0
+    configure(synced)
+    second(synced)
+    assert synced.comment(7).code == 0
+    loosened(synced)
+    push(synced)
+    for number in (6, 7):
+        synced.forge.merge(number, str(synced.forge.head))
+    synced.base = synced.forge.head
+    assert "waits for an approval" not in look(synced)
+    edited(synced)
+    assert "applied: the remote moved" in look(synced)
+    synced.project.policy("base", MODELS[1])
+    merge(synced, 8)
+    assert "applied: Git moved" in look(synced)
+
+
+def noted(work: Work) -> None:
+    """The workflow found nothing to do, or did it, and noted that."""
+    head, work.forge.head = work.forge.head, COMMIT
+    assert work.on_main("ci", "applied").code == 0
+    work.forge.head = head
+
+
+@pytest.mark.parametrize("looked", [True, False])
+def test_settings_are_approved_that_the_workflow_noted_before_the_next_look(work: Work, looked: bool) -> None:
+    """Also if the watch was not in sync before."""
+    configure(work)
+    push(work)
+    if looked:
+        assert work.policyctl("apply", "--yes").code == 0
+    look(work)
+    work.base = work.forge.head
+    loosened(work)
+    merge(work, 6)
+    assert work.policyctl("apply", "--yes").code == 0
+    noted(work)
+    push(work)
+    look(work)
+    edited(work)
+    assert "applied: the remote moved" in look(work)
+
+
+def test_settings_that_others_noted_before_the_watch_began_do_not_come_back(synced: Work) -> None:
+    """A watch begins with the settings of the branch, which a person has read."""
+    synced.base = synced.forge.head
+    merge(synced, 6)
+    noted(synced)
+    loosened(synced)
+    push(synced)
+    assert look(synced, "--state", "another") == ""
+    configure(synced)
+    push(synced)
+    look(synced, "--state", "another")
+    edited(synced)
+    assert "waits for an approval" in look(synced, "--state", "another")
+
+
 def test_what_was_in_sync_is_not_forgotten_for_a_name_that_was_away(synced: Work) -> None:
     """Git history would take what others have for an edit."""
     usual = (synced.project.policies / "policyctl.yaml").read_text("utf-8")
@@ -343,6 +438,61 @@ def test_a_new_environment_is_reached_once_a_person_applied_it(work: Work, monke
         assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
         push(work)
         assert "new  in_sync" in look(work, "--all")
+
+
+def test_a_new_environment_is_not_released_by_what_was_pushed_before_it_was_seen_in_sync(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The settings of the first apply count, which is noted, and not those of the first look."""
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    live = tenant(base=MODELS[0])
+    with standing_in(tenant(base=MODELS[0])) as prod, standing_in(live) as new:
+        usual = environment("prod", prod.url)
+        write(work, usual)
+        push(work)
+        look(work, "--all")
+        write(work, usual, environment("new", new.url))
+        push(work)
+        work.base = work.forge.head
+        look(work, "--all")
+        work.project.policy("more", MODELS[0])
+        assert work.comment(5, "--env", "new").code == 0
+        push(work)
+        work.forge.merge(5, str(work.forge.head))
+        assert work.policyctl("apply", "--env", "new", "--yes").code == 0
+        work.forge.head = COMMIT
+        assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
+        write(work, usual, environment("new", new.url, "apply: on-merge"))
+        push(work)
+        assert "new  in_sync" in look(work, "--all")
+        work.base = work.forge.head
+        work.project.policy("more", MODELS[1])
+        assert work.comment(6, "--env", "new").code == 0
+        push(work)
+        work.forge.merge(6, str(work.forge.head))
+        look(work, "--all")
+        work.project.policy("base", "virtual-model/evil/m")
+        push(work)
+        assert "waits for an approval" in look(work, "--all")
+        assert "virtual-model/evil/m" not in models_of(live).values()
+
+
+def test_an_environment_of_which_no_approved_settings_are_known_is_not_released(synced: Work) -> None:
+    """An older policyctl did not remember them."""
+    (state,) = synced.project.folder.rglob("watch.jsonl")
+    lines = [json.loads(line) for line in state.read_text("utf-8").splitlines()]
+    state.write_text("".join(f"{json.dumps({key: one for key, one in line.items() if key != 'rules'})}\n" for line in lines))
+    configure(synced, "apply: on-merge")
+    push(synced)
+    assert look(synced) == ""
+    synced.base = synced.forge.head
+    synced.add("base-3")
+    merge(synced)
+    look(synced)
+    risky(synced)
+    push(synced)
+    assert_waits(synced)
 
 
 def test_an_environment_that_was_away_is_reached_as_before(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,7 +124,7 @@ def test_several_plans_approve_nothing_under_settings_that_none_of_them_shows(wo
     work.project.write("policyctl.yaml", "limits: {max_removes: 99}\n")  # pushed by a person who is not known
     ran = work.apply()
     assert (ran.code, work.live) == (4, {"base"})
-    assert "no approved plan shows the safety settings that policyctl.yaml has now" in ran.err
+    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
 
 
 # How the remote is reached
@@ -187,7 +187,7 @@ def test_a_login_that_was_shown_and_approved_is_used(tenants: Tenants) -> None:
     # The plan is one for the old remote, so that it is not the one of now; but the person who approved it has seen the new one.
     ran = tenants.merged()
     assert ran.code == 4
-    assert "this is not the plan that was approved" in ran.err
+    assert "no approved plan showed the change of virtual-policy/" in ran.err
     assert {seen.authorization for seen in tenants.other.seen} == {f"Bearer {SECRET}"}
 
 

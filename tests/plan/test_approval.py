@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from policyctl.plan.approval import NONE, Approval, Terms, adds_up, newest, print_of, rules_shown, standing, subject_of
+from policyctl.plan.approval import (
+    NONE,
+    Approval,
+    Terms,
+    adds_up,
+    lead_to,
+    led_rules,
+    newest,
+    print_of,
+    standing,
+    subject_of,
+)
 from policyctl.plan.settings import Override
 
 NOW, THEN = "c" * 40, "d" * 40  # the commit of a run, and another one
@@ -117,19 +128,36 @@ def test_in_several_environments_a_newer_merge_replaces_only_what_it_changes_the
 
 
 @pytest.mark.parametrize(
-    ("steps", "known", "shown"),
+    ("steps", "known", "end"),
     [
-        ([], "a", {"a"}),
-        (["a b"], "a", {"a", "b"}),
-        (["b c", "a b"], "a", {"a", "c"}),  # the newest first
-        (["b a", "a b"], "a", {"a"}),  # b was taken back
-        (["a a", "a b"], "a", {"a", "b"}),  # of an older base: it shows no step
-        (["a b", "b c"], "a", {"a", "b"}),  # c was not reached from b
-        (["b b"], "a", {"a"}),  # a push brought b
-        (["b c"], "a", {"a"}),
-        (["b b", "c d"], "", {"b", "d"}),
+        ([], "a", "a"),
+        (["a b"], "a", "b"),  # not a any more
+        (["b c", "a b"], "a", "c"),  # the newest first
+        (["b a", "a b"], "a", "a"),  # b was taken back
+        (["a a", "a b"], "a", "b"),  # of an older base: it shows no step
+        (["a b", "b c"], "a", "b"),  # c was not reached from b
+        (["b b"], "a", "a"),  # a push brought b
+        (["b c"], "a", "a"),
+        (["b c"], "", ""),
     ],
 )
-def test_safety_settings_are_shown_by_a_step_from_known_ones(steps: list[str], known: str, shown: set[str]) -> None:
-    found = [Approval(NONE, terms=Terms("", before, "", after)) for before, after in map(str.split, steps)]
-    assert rules_shown([*found, Approval(NONE)], known) == shown
+def test_approved_settings_are_where_steps_lead_from_known_ones(steps: list[str], known: str, end: str) -> None:
+    found = [Approval(NONE, terms=Terms("here", before, "here", after)) for before, after in map(str.split, steps)]
+    approvals = [*found, Approval(NONE)]
+    assert led_rules(approvals, known) == end
+    assert [one for one in ("a", "b", "c") if lead_to(approvals, known, one, "here")] == [end] * bool(end)
+
+
+@pytest.mark.parametrize(
+    ("steps", "ways"),
+    [
+        ([], "abc"),  # whether one may be used at all is asked elsewhere
+        (["a b"], "bc"),
+        (["b b", "a b"], "bc"),
+        (["b a", "a b"], "ac"),
+        (["a a", "a b"], "bc"),  # of an older base
+    ],
+)
+def test_approvals_do_not_count_where_an_approved_step_led_away_from(steps: list[str], ways: str) -> None:
+    found = [Approval(NONE, terms=Terms(before, "a", after, "a")) for before, after in map(str.split, steps)]
+    assert [one for one in "abc" if lead_to(found, "a", "a", one)] == [*ways]

@@ -14,7 +14,7 @@ from typing import Any
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Look, Synced
+from policyctl.watch.decide import KnownRules, Look, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFolder
 from policyctl.watch.schedule import Holds, LookSchedule
@@ -124,8 +124,8 @@ class SimulatedWork:
     def owes(self, _name: str) -> bool:
         return False
 
-    def settle(self, _name: str, _look: Look) -> bool:
-        return False
+    def settle(self, _name: str, _look: Look) -> KnownRules | None:
+        return None
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
         tenant = self.tenants[name]

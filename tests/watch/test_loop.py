@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from policyctl.errors import PolicyctlError
 from policyctl.load.windows import RetryWaits, WatchSettings, Window
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Look, Synced
+from policyctl.watch.decide import KnownRules, Look, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
@@ -237,7 +237,7 @@ def test_what_was_in_sync_before_a_restart_shows_who_moved(tmp_path: Path, *, pu
 class Settling(SimulatedWork):
     """Notes when it was asked to note that what was approved is applied."""
 
-    def settle(self, name: str, look: Look) -> bool:
+    def settle(self, name: str, look: Look) -> KnownRules | None:
         self.settled.append(self.clock.at)
         return super().settle(name, look)
 
@@ -320,9 +320,9 @@ class Led(Blocking):
         self.asked.set()
         return super().new_access(name, own, known)
 
-    def settle(self, name: str, look: Look) -> bool:
+    def settle(self, name: str, look: Look) -> KnownRules | None:
         self.asked.set()
-        return look.rules == "strict"
+        return KnownRules(look.rules)
 
 
 @pytest.mark.parametrize("has", ["one", ""])

@@ -26,11 +26,12 @@ from policyctl.plan.approval import (
     Approvable,
     Approval,
     adds_up,
+    lead_to,
+    led_rules,
     moved_otherwise,
     newest,
     overrides_of,
     reached,
-    rules_shown,
     standing,
     unapproved,
     waiting,
@@ -49,9 +50,9 @@ _NEW_ACCESS = (
     "no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them; read them, "
     "then start this by hand with DIGEST@{}, where DIGEST is what policyctl plan --format json prints"
 )
-_NEW_RULES = (
-    "no approved plan shows the safety settings that policyctl.yaml has now; read the plan, then start this by hand with its "
-    "digest"
+_NEW_SETTINGS = (
+    "no approved plan leads to the remote and the safety settings that policyctl.yaml has now; read the plan, then start this "
+    "by hand with its digest"
 )
 
 
@@ -152,15 +153,11 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     if why is None and len(found) == 1 and found[0].digest == NONE:
         why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
     holding = [one for one in found if one.holds(commit)]
-    if why is None and holding and not _shows_rules(subject, found, holding, applied):
-        why = f"{_NEW_RULES}{besides}"
+    if why is None and holding and not lead_to(found, _known_rules(found, applied), subject.rules, subject.access()):
+        why = f"{_NEW_SETTINGS}{besides}"
     if why is not None:
         return nothing(why), []
-    if len(found) == 1 and holding and not found[0].begun:
-        console.say(f"approved by pull request {found[0].source}")
-        approval = _left_of(found[0], subject, console)
-    else:
-        approval = _summed(found, commit, subject, console, nothing)
+    approval = _summed(found, commit, subject, console, nothing)
     return approval, _uses(subject, approval, holding)
 
 
@@ -173,12 +170,6 @@ def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval 
             return [], None, "", "without a token no approval can be read; start this by hand with the plan's digest"
         found, applied = approvals_of(forge, subject.name, directory)
         return found, applied, forge.commit, why_not_head(forge, directory, subject.referred())
-
-
-def _shows_rules(subject: Subject, found: Sequence[Approval], holding: Sequence[Approval], applied: Approval | None) -> bool:
-    """Whether one of the approvals that count is for the safety settings of now, and each step to these was shown."""
-    is_for = any(one.terms is not None and one.terms.rules == subject.rules for one in holding)
-    return is_for and subject.rules in rules_shown(found, _known_rules(found, applied))
 
 
 def _known_rules(found: Sequence[Approval], applied: Approval | None) -> str:
@@ -200,24 +191,11 @@ def _not_approved(one: Approval) -> str:
     return f"pull request {one.source} approved no plan: {one.why or _NO_PLAN}"
 
 
-def _left_of(approval: Approval, subject: Subject, console: Console) -> Approval:
-    """The approval. If an earlier run did what it approves in some of several environments, it is one of the others' plans."""
-    parts = approval.parts
-    if len(parts) < 2:
-        return approval
-    whole = subject.overriding(approval.overrides)
-    if whole.digest in (approval.digest, NONE) or not adds_up(parts, subject.plan):
-        return approval
-    done = len(parts) - len(waiting(parts, subject.plan))
-    console.say(f"already done in {count(done, 'environment')}; the plans of the others are those that it showed")
-    return approval._replace(digest=whole.digest)
-
-
 def _summed(
     found: Sequence[Approval], commit: str, subject: Subject, console: Console, nothing: Callable[[str], Approval]
 ) -> Approval:
-    """What several merges approve together: the plan made now, if it is that of the newest one or exactly the sum of what
-    counts of each. So is what is left of one, if an apply of this commit began with it."""
+    """What merges approve together: the plan made now, if it is that of the newest one or exactly the sum of what counts of
+    each. So is what is left of one: in some of several environments, or once an apply of this commit began with it."""
     plan, top, parts = subject.plan, newest(found, commit), standing(found, commit)
     if plan.digest == NONE:
         return nothing("an environment could not be planned, so nothing is approved; correct that, and run this again")
@@ -229,7 +207,7 @@ def _summed(
     left = [one for one, _ in waiting(parts, plan)]
     if adds_up(parts, plan):
         names = list(dict.fromkeys(one.source for one in reversed(left)))
-        console.say(f"approved by {count(len(names), 'pull request')} together: {', '.join(names)}")
+        console.say(f"approved by {count(len(names), 'pull request')}: {', '.join(names)}")
         overrides = overrides_of(left)
         return Approval(subject.overriding(overrides).digest, overrides=overrides)
     return nothing(
@@ -300,9 +278,9 @@ def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> s
     if why := why_not_head(forge, directory, subject.referred()):
         return why
     approvals = approvals_in(found, subject.name, directory)
-    rules = _known_rules(approvals, last)
-    if subject.rules in rules_shown(approvals, rules) or any(one.begun == forge.commit for one in approvals):
-        rules = subject.rules  # otherwise a push brought them, and nothing was written under them
+    rules = led_rules(approvals, _known_rules(approvals, last))
+    if not rules or any(one.begun == forge.commit for one in approvals):
+        rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
             forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, rules))

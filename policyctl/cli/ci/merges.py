@@ -53,10 +53,11 @@ class SharedMerges:
         self._comments: dict[str, list[Comment]] = {}
         self._lock = Lock()
 
-    def wait(self, forge: Forge, environment: str, directory: str) -> bool:
-        """Whether any of them has a plan of an environment that was not applied yet."""
+    def wait(self, forge: Forge, environment: str, directory: str) -> tuple[bool, Approval | None]:
+        """Whether any of them has a plan of an environment that was not applied yet, and the last one that was applied."""
         read = ((merge, self._comments_on(forge, merge)) for merge in self._merges)
-        return bool(_waiting(read, environment, directory)[0])
+        found, applied = _waiting(read, environment, directory)
+        return bool(found), applied
 
     def _comments_on(self, forge: Forge, merge: Merge) -> list[Comment]:
         with self._lock:
