@@ -143,6 +143,7 @@ def _git(visit: Visit) -> CheckResult:
     repository = find_repository(visit.options.dir)
     if repository is None:
         return CheckResult("warning", f"{visit.options.dir} is not in a git repository; git init makes one")
+    repository.output("rev-parse", "--git-dir")  # whether git is there and reads it
     if repository.is_shallow:
         return CheckResult("warning", f"{repository.top} is a shallow clone, so --base may not work; git fetch --unshallow")
     return CheckResult("ok", str(repository.top))

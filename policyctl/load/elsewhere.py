@@ -196,7 +196,7 @@ class Elsewhere:
         """The first parents of commits that have one here."""
         if not commits:
             return {}
-        lines = self._repository.output("rev-list", "--no-walk=unsorted", "--parents", *commits).decode().splitlines()
+        lines = self._repository.of_history("rev-list", "--no-walk=unsorted", "--parents", *commits).decode().splitlines()
         return {commit: parents[0] for commit, *parents in map(str.split, lines) if parents}
 
     def _ids(self, names: Sequence[str]) -> list[str | None]:

@@ -10,7 +10,7 @@ import pytest
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.base_config import config_at, sources_at
 from policyctl.load.environment import NO_CONFIG
-from policyctl.load.git.checkout import default_branch
+from policyctl.load.git.checkout import checkout_of, default_branch
 from policyctl.load.git.repository import MissingObject, find_repository
 from policyctl.load.git.revision import Revision
 from policyctl.load.urls import revision_error
@@ -188,3 +188,55 @@ def test_git_is_asked_once_for_what_an_object_holds(repository: Path, tmp_path: 
     first = [revision.contents(revision.files()), log.read_text("utf-8").count("asked")]
     again = Revision(repository / "policies", identifier)
     assert [again.contents(again.files()), log.read_text("utf-8").count("asked")] == first
+
+
+# What is done to a repository one after the other; each time HEAD is another commit, or is stored in another way.
+MOVES: tuple[tuple[str, ...], ...] = (
+    ("commit", "--quiet", "--allow-empty", "--message=x"),
+    ("pack-refs", "--all"),
+    ("checkout", "--quiet", "--detach", "HEAD~1"),
+    ("checkout", "--quiet", "-b", "topic/a"),
+    ("commit", "--quiet", "--allow-empty", "--message=x"),
+    ("symbolic-ref", "refs/heads/also", "refs/heads/main"),
+    ("symbolic-ref", "HEAD", "refs/heads/also"),
+)
+
+
+def test_the_checked_out_commit_is_the_one_that_git_names(repository: Path) -> None:
+    """However it is stored, in the repository and in another working tree of it."""
+    commit(repository)
+    git(repository, "worktree", "add", "--quiet", "-b", "beside", "tree")
+    for move in MOVES:
+        git(repository, *move)
+        assert Revision(repository, "HEAD").commit == git(repository, "rev-parse", "HEAD").strip()
+        git(repository / "tree", "commit", "--quiet", "--allow-empty", "--message=y")
+        assert Revision(repository / "tree", "HEAD").commit == git(repository / "tree", "rev-parse", "HEAD").strip()
+    git(repository, "checkout", "--quiet", "--orphan", "new")
+    with pytest.raises(UsageError, match="unknown git revision 'HEAD'"):
+        Revision(repository, "HEAD")
+
+
+def test_the_working_trees_of_a_shallow_clone_are_shallow_too(repository: Path) -> None:
+    commit(repository)
+    clone, beside = repository / "clone", repository / "beside"
+    git(repository, "clone", "--quiet", "--depth=1", f"file://{repository}", str(clone))
+    git(clone, "worktree", "add", "--quiet", "-b", "beside", str(beside))
+    for folder, is_shallow in ((repository, False), (clone, True), (beside, True)):
+        found = find_repository(folder)
+        assert found is not None
+        assert found.is_shallow == is_shallow
+
+
+def test_what_git_adds_and_removes_is_seen_at_once(repository: Path) -> None:
+    git(repository, "checkout", "--quiet", "--", ".")
+    for number in range(20):
+        name = repository / "policies" / f"{number}.yaml"
+        name.write_text("a: 1")
+        git(repository, "add", "policies")
+        found = checkout_of(repository / "policies")
+        assert found is not None
+        assert str(name) in found.tracked
+        git(repository, "rm", "--quiet", "--force", str(name))
+        found = checkout_of(repository / "policies")
+        assert found is not None
+        assert str(name) not in found.tracked

@@ -288,7 +288,7 @@ def test_git_is_asked_as_often_for_any_number_of_commits(
             assert len(versions(project)) >= number
         asked.append([line.split()[-2:] for line in log.read_text("utf-8").splitlines()])
         log.unlink()
-    assert len(asked[0]) == len(asked[1])
+    assert len(asked[0]) >= len(asked[1])  # what is known already is not asked again
     # The sizes, the contents, and once which configuration each commit has.
     assert sum("cat-file --batch" in " ".join(words) for words in asked[1]) == 3
 

@@ -6,10 +6,13 @@ Nothing is checked out or fetched, and nothing that a checkout holds is run. Thi
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
-_MAX_POINTER = 8192  # bytes of a `.git` file
+_MAX_POINTER = 8192  # bytes of a file that only names something
+_BRANCHES = "ref: refs/heads/"
+FULL_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 def repository_top(folder: Path) -> Path | None:
@@ -17,7 +20,12 @@ def repository_top(folder: Path) -> Path | None:
 
     Nothing else makes a repository: a commit can contain files called HEAD, objects and refs, but nothing called `.git`.
     """
-    return next((above for above in (folder, *folder.parents) if os.path.lexists(above / ".git")), None)
+    above = str(folder)
+    while not os.path.lexists(os.path.join(above, ".git")):  # called often, so without a Path for each
+        if (up := os.path.dirname(above)) == above:
+            return None
+        above = up
+    return Path(above)
 
 
 def git_folder(top: Path) -> Path:
@@ -25,12 +33,45 @@ def git_folder(top: Path) -> Path:
     path = top / ".git"
     if path.is_dir():
         return path
+    text = _text(path) or ""
+    return top / text.removeprefix("gitdir:").strip() if text.startswith("gitdir:") else path  # git's own message is better
+
+
+def _shared(folder: Path) -> Path:
+    """Where a repository keeps what all its worktrees share; `folder` is where git stores that of one of them."""
+    there = _text(folder / "commondir")
+    return folder if there is None else folder / there
+
+
+def _text(path: Path) -> str | None:
     try:
         with open(path, "rb") as stream:
-            text = os.fsdecode(stream.read(_MAX_POINTER))
+            return os.fsdecode(stream.read(_MAX_POINTER)).removesuffix("\n")
     except OSError:
-        return path  # git's own message is better
-    return top / text.removeprefix("gitdir:").strip() if text.startswith("gitdir:") else path
+        return None
+
+
+def is_shallow(folder: Path) -> bool:
+    """Whether the repository that git stores there is a shallow clone, whose history is incomplete."""
+    return (_shared(folder) / "shallow").exists()
+
+
+def index_stamp(folder: Path) -> tuple[int, ...]:
+    """What is another one once git wrote the index of the working tree that it stores there; zeros without one."""
+    try:
+        found = os.stat(folder / "index")
+    except OSError:
+        return 0, 0, 0, 0
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def plain_head(folder: Path) -> str | None:
+    """What the files of a repository that git stores there plainly have as the id of the checked out commit; None if git has to
+    be asked, since the branch is packed, new, or stored in another way."""
+    found = _text(folder / "HEAD") or ""
+    if found.startswith(_BRANCHES) and ".." not in found:
+        found = _text(_shared(folder) / found.removeprefix("ref: ")) or ""
+    return found if FULL_ID.fullmatch(found) else None
 
 
 def is_ours(top: Path) -> bool:

@@ -226,7 +226,7 @@ class _IndexEntry(NamedTuple):
 
 
 def _entries(repository: Repository, paths: Sequence[str]) -> Iterator[_IndexEntry]:
-    listing = os.fsdecode(repository.output("ls-files", "-z", "-s", "-v", "--full-name", "--", *paths))
+    listing = os.fsdecode(repository.of_index("ls-files", "-z", "-s", "-v", "--full-name", "--", *paths))
     for line in listing.split("\0"):
         if line:
             facts, _, path = line.partition("\t")

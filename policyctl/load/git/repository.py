@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 
 from policyctl.errors import PolicyctlError, Refused
-from policyctl.load.git import as_named, git_folder, is_ours, repository_top, resolved
+from policyctl.load.git import as_named, git_folder, index_stamp, is_ours, is_shallow, repository_top, resolved
 from policyctl.policy.findings import without_userinfo
 from policyctl.policy.memo import MOST
 
@@ -58,7 +58,7 @@ class MissingObject(PolicyctlError):
 
 
 _SHORT = 16 * 1024  # bytes of an output that is kept; of those at most as many as of anything that is remembered
-_KNOWN: dict[tuple[Repository, tuple[str, ...], bytes], bytes] = {}
+_KNOWN: dict[tuple[Repository, tuple[int, ...], tuple[str, ...], bytes], bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,18 @@ class Repository:
     def of_objects(self, *args: str, given: bytes = b"") -> bytes:
         """The output of a git command that names objects by their full ids, and nothing else of the repository: what they hold
         never changes, so it is run once. Raises as `output`; an object that is missing may be there the next time."""
-        key = (self, args, given)
+        return self._once((), args, given)
+
+    def of_history(self, *args: str, given: bytes = b"") -> bytes:
+        """The same for one that follows the parents of commits too, of which more may be fetched into a shallow clone."""
+        return self.output(*args, given=given) if self.is_shallow else self.of_objects(*args, given=given)
+
+    def of_index(self, *args: str) -> bytes:
+        """The output of a git command that reads the index and nothing else, run once for as long as git does not write it."""
+        return self._once(index_stamp(self.git_folder), args)
+
+    def _once(self, state: tuple[int, ...], args: tuple[str, ...], given: bytes = b"") -> bytes:
+        key = (self, state, args, given)
         if (known := _KNOWN.get(key)) is None:
             known = self.output(*args, given=given)
             if len(given) + len(known) <= _SHORT and b" missing\n" not in known:
@@ -146,7 +157,7 @@ class Repository:
     @cached_property
     def is_shallow(self) -> bool:
         """Whether this is a shallow clone, whose history is incomplete."""
-        return self.output("rev-parse", "--is-shallow-repository").strip() == b"true"
+        return is_shallow(self.git_folder)
 
 
 def find_repository(directory: Path) -> Repository | None:
@@ -281,7 +292,7 @@ def _tidy(mirror: Path) -> None:
 def _mirror(stopped: Callable[[], bool], folder: Path, *args: str) -> None:
     """Run a git command that makes or fills a mirror; end it, with the programs that it runs, once `stopped`."""
     kept = {name: value for prefix in _KEPT for name, value in _kept(prefix).items()}
-    command, surroundings = _command(folder, (*_OVER, *args)), _surroundings(kept | _FETCHING)
+    command, surroundings = ["git", "-C", str(folder), *_OVER, *args], _surroundings(kept | _FETCHING)
     end = time.monotonic() + _FETCH_SECONDS
     with _explained(), subprocess.Popen(  # noqa: S603 - as in `_run`
         command, env=surroundings, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
@@ -305,11 +316,13 @@ def _mirror(stopped: Callable[[], bool], folder: Path, *args: str) -> None:
 def _run(
     folder: Path, args: Sequence[str], more: dict[str, str], given: bytes = b"", seconds: float = _SECONDS
 ) -> subprocess.CompletedProcess[bytes]:
+    command = ["git", "-C", str(folder), *args]  # the git that the user has on PATH is the one to ask
     try:
         with _explained():
             return subprocess.run(  # noqa: S603 - no shell; what users give is a checked revision or a path after --
-                _command(folder, args),
-                input=given,
+                command,
+                input=given or None,
+                stdin=None if given else subprocess.DEVNULL,
                 env=_surroundings(more),
                 capture_output=True,
                 timeout=seconds,
@@ -317,10 +330,6 @@ def _run(
             )
     except subprocess.TimeoutExpired:
         raise PolicyctlError(f"git did not answer in {seconds:g} s") from None
-
-
-def _command(folder: Path, args: Sequence[str]) -> list[str]:
-    return ["git", "-C", str(folder), *args]  # the git that the user has on PATH is the one to ask
 
 
 def _surroundings(more: dict[str, str]) -> dict[str, str]:

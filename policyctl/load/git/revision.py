@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from policyctl.errors import PolicyctlError, Refused, UsageError
+from policyctl.load.git import FULL_ID, plain_head
 from policyctl.load.git.repository import WHOLE_HISTORY, Repository, find_repository, named_in
 from policyctl.load.urls import revision_error
 
-_FULL_ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT_ID = re.compile(r"[0-9a-f]{4,63}", re.IGNORECASE)
 _SUFFIX = re.compile(r"[\^~:].*|@\{.*", re.DOTALL)
 _FROM_REFS = ("refs/", "heads/", "tags/", "remotes/")
@@ -37,16 +37,17 @@ def commit_of(repository: Repository, revision: str) -> str:
     """
     if complaint := revision_error(revision):
         raise UsageError(f"the git revision {complaint}")
-    command = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if _FULL_ID.fullmatch(revision):
+    command = ("rev-parse", "--verify", "--quiet", "--end-of-options")
+    named = plain_head(repository.git_folder) if revision == "HEAD" else revision
+    if named and FULL_ID.fullmatch(named):
         with suppress(PolicyctlError):  # why there is none is found out below
-            return repository.of_objects(*command).decode().split()[-1]
-    is_known = _is_one_thing(repository, _SUFFIX.sub("", revision))
-    found = repository.run(*command)
-    if is_known and not found.returncode:
-        return found.stdout.decode().split()[-1]
-    if b"promisor remote" in found.stderr:
-        repository.fail(found.stderr)
+            return repository.of_objects(*command, f"{named}^{{commit}}").decode().split()[-1]
+    if _is_one_thing(repository, _SUFFIX.sub("", revision)):
+        found = repository.run(*command, f"{revision}^{{commit}}")
+        if not found.returncode:
+            return found.stdout.decode().split()[-1]
+        if b"promisor remote" in found.stderr:
+            repository.fail(found.stderr)
     if repository.is_shallow:
         raise UsageError(f"unknown git revision {revision!r}, and this clone is shallow; {WHOLE_HISTORY}")
     raise UsageError(f"unknown git revision {revision!r} (fetch it, or name another)")
@@ -55,11 +56,11 @@ def commit_of(repository: Repository, revision: str) -> str:
 def merge_base_of(repository: Repository, revision: str, commit: str) -> str:
     """The id of the commit at which the checked out branch left a revision, whose `commit` this is. Raises PolicyctlError if
     there is none."""
-    ran = repository.run("merge-base", commit, "HEAD")
-    if ran.returncode:
-        commit_of(repository, "HEAD")  # there may be no commit
-        raise PolicyctlError(f"the checked out commit has no commit in common with {revision}; {WHOLE_HISTORY}")
-    return ran.stdout.decode().strip()
+    head = commit_of(repository, "HEAD")
+    try:
+        return repository.of_history("merge-base", commit, head).decode().strip()
+    except PolicyctlError:
+        raise PolicyctlError(f"the checked out commit has no commit in common with {revision}; {WHOLE_HISTORY}") from None
 
 
 def _is_one_thing(repository: Repository, name: str) -> bool:
@@ -67,7 +68,7 @@ def _is_one_thing(repository: Repository, name: str) -> bool:
 
     Raises UsageError for a name with more than one meaning.
     """
-    if not name or name in ("HEAD", "@") or _FULL_ID.fullmatch(name):
+    if not name or name in ("HEAD", "@") or FULL_ID.fullmatch(name):
         return True
     places = {place.format(name): what for place, what in _PLACES.items()}
     listed = _references(repository, name, *places)  # a name has no wildcards, so nothing else matches
@@ -219,14 +220,14 @@ class Revision:
 
     def ancestor(self, steps: int) -> str | None:
         """The commit that many first parents back; None if history is shorter."""
-        found = self.repository.output("rev-list", "--first-parent", "--max-count=1", f"--skip={steps}", self.commit)
+        found = self.repository.of_history("rev-list", "--first-parent", "--max-count=1", f"--skip={steps}", self.commit)
         return found.decode().strip() or None
 
     def walk(self, paths: Sequence[str], most: int, without: Sequence[str] = ()) -> list[PastCommit]:
         """The first-parent history of these paths (from the top; all if empty) up to this commit, the youngest first: at most
         so many commits, and none of those in the history of the commits `without`. Submodules are not looked into."""
         repository, limit = self.repository, [f"--max-count={most}", self.commit, *(f"^{one}" for one in without)]
-        commits = repository.output("rev-list", "--first-parent", *limit, "--", *paths).decode().split()
+        commits = repository.of_history("rev-list", "--first-parent", *limit, "--", *paths).decode().split()
         if not commits:
             return []
         first: dict[str, TreeEntry | None] = {entry.path: entry for entry in entries_at(repository, commits[0], paths)}
@@ -277,7 +278,7 @@ def changes_between(
     """
     options = ("--stdin", "-r", "-z", "--raw", "--no-renames", "--no-ext-diff", "--no-textconv", *more)
     given = "".join(f"{pair}\n" for pair in pairs).encode()
-    fields = iter(os.fsdecode(repository.output("diff-tree", *options, "--", *paths, given=given)).split("\0"))
+    fields = iter(os.fsdecode(repository.of_history("diff-tree", *options, "--", *paths, given=given)).split("\0"))
     found: dict[str, dict[str, Sides]] = {}
     entries: dict[str, Sides] = {}
     for field in filter(None, fields):
@@ -319,7 +320,7 @@ def entries_at(repository: Repository, commit: str, paths: Sequence[str], *, ins
 
 
 def _indexed(repository: Repository, paths: Sequence[str]) -> Iterator[TreeEntry]:
-    for line in os.fsdecode(repository.output("ls-files", "-s", "-z", "--full-name", "--", *paths)).split("\0"):
+    for line in os.fsdecode(repository.of_index("ls-files", "-s", "-z", "--full-name", "--", *paths)).split("\0"):
         if line:
             facts, _, path = line.partition("\t")
             mode, identifier, _ = facts.split()
