@@ -158,6 +158,8 @@ class StatusServer(HTTPServer):
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # wakes the thread, where the system has it wake then, so that this need not wait for its look
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.shutdown()
         self.server_close()
         with self._lock:

@@ -11,7 +11,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
@@ -104,7 +104,7 @@ class StandIn:
             context.load_cert_chain(certificates() / "server.pem")
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self._thread = threading.Thread(target=self._server.serve_forever)
 
     def asked(self, method: str | None = None) -> list[str]:
         """`METHOD /path` of what was asked so far."""
@@ -115,6 +115,8 @@ class StandIn:
 
     def close(self) -> None:
         self.closing.set()
+        with suppress(OSError):  # wakes the thread; where it does not, this waits for its next look
+            self._server.socket.shutdown(socket.SHUT_RDWR)
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
