@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.forges import Forge
 from tests.conftest import Policyctl, Project, Ran
-from tests.git_repo import checked_out, git
+from tests.git_repo import checked_out, commit
 from tests.sqlite_rows import live_documents
 from tests.workflow_runner import proposed
 
@@ -31,10 +31,7 @@ class Work:
 
     def commit(self) -> str:
         """Commit what the files say, and nothing that plan wrote."""
-        git(self.project.folder, "init", "--quiet", "--initial-branch=main")
-        git(self.project.folder, "add", "--all", "policies")
-        git(self.project.folder, "commit", "--quiet", "--allow-empty", "--message=x")
-        return checked_out(self.project.folder)
+        return commit(self.project.folder, "policies")
 
     def settle(self) -> None:
         """Take what the files say for what pull requests are to be merged into."""

@@ -623,9 +623,16 @@ class Refusing(Tenant):
         return super()._answer(seen)
 
 
-def watching(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "policyctl", "watch", "--once", *args]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def end_before_other(work: Work, live: Refusing, how: str) -> None:
+    """Have a watch apply what is there up to `other`: it is refused that, or killed as it asks for it."""
+    if how == "refused":
+        look(work)
+        return
+    command = [sys.executable, "-m", "policyctl", "watch", "--once"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        live.instead = process.kill
+        process.communicate(timeout=60)
+        live.instead = lambda: None
 
 
 BACK: dict[str, Callable[[Work], None]] = {"pushed": push, "approved": lambda work: merge(work, 6)}
@@ -661,10 +668,7 @@ def test_what_was_applied_in_part_and_put_back_by_hand_is_not_overwritten(work: 
             work.project.policy(name, MODELS[1])
         work.take_away("gone")
         push(work)
-        with watching() as process:
-            live.instead = process.kill if how == "killed" else lambda: None
-            process.communicate(timeout=60)
-        live.instead = lambda: None
+        end_before_other(work, live, how)
         if how == "killed":
             look(work)
         assert sorted(models_of(live).values()) == [MODELS[0], MODELS[1], MODELS[1]]
@@ -690,9 +694,7 @@ def test_what_was_applied_in_part_is_not_an_edit_on_the_remote(work: Work, how: 
         for name in ("base", "other"):
             work.project.policy(name, MODELS[1])
         merge(work)
-        with watching() as process:
-            live.instead = process.kill if how == "killed" else lambda: None
-            process.communicate(timeout=60)
+        end_before_other(work, live, how)
         assert models_of(live) == {"base": MODELS[1], "other": MODELS[0]}
         for name in ("base", "other"):
             work.project.policy(name, MODELS[0])
