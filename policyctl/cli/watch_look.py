@@ -281,8 +281,8 @@ class UsedApprovals:
 
 
 def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:
-    """Why this way to the remote of an environment (see `access_at`) is not approved: no merged pull request that waits shows
-    it, beginning with the one that is `known`, and the last apply that was noted did not use it. None if one does. Raises
+    """Why this way to the remote of an environment (see `access_at`) is not approved: merged pull requests that wait do not
+    lead to it from the one that is `known`, nor from the one that the last noted apply used. None if they do. Raises
     RemoteError when the service cannot be asked."""
     with _forge(opened) as forge:
         if isinstance(forge, str):
@@ -290,8 +290,7 @@ def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str
         found, last = approvals_of(forge, name, opened.place)
         if why := why_not_head(forge, opened.place, opened.referred):
             return why
-    shown = reached(found, Approval(APPLIED, access=known), ())
-    is_shown = access in shown or (last is not None and last.access == access)
+    is_shown = any(access == reached(found, one, ()) for one in (Approval(APPLIED, access=known), last))
     return None if is_shown else "no merged pull request shows it; read it, then start the watch with another --state"
 
 

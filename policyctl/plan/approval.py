@@ -147,8 +147,9 @@ def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
     return approval._replace(digest=NONE, overrides=(), traffic={}, proposal=None, terms=None, why=why)
 
 
-def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> frozenset[str]:
-    """The ways to reach the remote (see `access_at`) that were used already, or approved since.
+def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> str:
+    """The way to reach the remote (see `access_at`) to which approved plans lead from the one that was used last; empty if that
+    is not known. One that an approved step left counts no more: whoever is there may be why.
 
     `approvals` are those that wait, the newest first; `applied` is the last that was applied, which notes how the remote was
     reached. Without such a note the first way that the `history` of the branch has is taken for used, and only while approved
@@ -157,9 +158,9 @@ def reached(approvals: Sequence[Approval], applied: Approval | None, history: Se
     """
     noted = applied.access if applied is not None else None
     if noted is None and not history:
-        return frozenset()
+        return ""
     led = _led(approvals, history[0] if noted is None else noted, lambda terms: (terms.before, terms.access))
-    return frozenset((led[0], led[-1])) if noted is not None or {*led}.issuperset(history) else frozenset()
+    return led[-1] if noted is not None or {*led}.issuperset(history) else ""
 
 
 def _led(approvals: Sequence[Approval], known: str, step: Callable[[Terms], tuple[str, str]]) -> list[str]:

@@ -205,8 +205,7 @@ class Situation:
     that a new revision waits for, `braked` why nothing is written for a while because of failures of others, and `paused`
     because of its own. `unapproved` is asked why a plan is not approved; it may ask a service. `outdated` is asked why the
     files may not be the newest, before what they have replaces what is live, and `uncommitted` why they may not be those of a
-    commit, before anything is written. `synced` is how the environment was when it was last seen in sync, and `reached` is
-    asked whether another one was reached in the same way.
+    commit, before anything is written. `synced` is how the environment was when it was last seen in sync.
     """
 
     now: datetime
@@ -218,7 +217,6 @@ class Situation:
     outdated: Callable[[], str | None] = lambda: None
     uncommitted: Callable[[], str | None] = lambda: None
     synced: Synced = field(default_factory=Synced)
-    reached: Callable[[], bool] = lambda: False
 
 
 class Decision(NamedTuple):

@@ -238,7 +238,6 @@ class WatchLoop:
             self.work.outdated,
             self.work.uncommitted,
             self.memory.synced(name),
-            lambda: self.memory.reached(own.access),
         )
 
     def _visit(self, name: str, own: Watched, situation: Situation, calm: bool) -> EnvironmentVisit:

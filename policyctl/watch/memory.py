@@ -81,7 +81,7 @@ class StateFolder:
 
 class Memory:
     """What is known, and the lines that have it; without a place for them nothing outlives the process. For one thread, but for
-    `begin` and `reached`."""
+    `begin`."""
 
     def __init__(self, state: StateFiles | None) -> None:
         """Read what an earlier watch wrote; lines that are damaged are left out of account. Raises PolicyctlError for a state
@@ -151,20 +151,18 @@ class Memory:
             known = self.synced(name)
             rules = KnownRules(one.rules)
             if not begins and name in approved:
-                rules = known.known._replace(rules=known.rules or self._rules_at(one.access))
+                rules = known.known
             is_other = begins and one.access != known.access  # of which it is not known what was in sync
             self.set_synced(name, **(Synced(access=one.access, **rules._asdict()) if is_other else rules)._asdict())
         for name in sorted(named):
             self._need_approvals(name, found[name].remote, True)
         return {name: one._replace(settings=one.settings._replace(approved=name in approved)) for name, one in found.items()}
 
-    def _rules_at(self, access: str) -> str:
-        """The safety settings of an environment whose remote is reached in this way, whatever its name was."""
-        return next((str(one["rules"]) for one in self._known.values() if one.get("access") == access and one.get("rules")), "")
-
     def released(self, name: str, found: Mapping[str, Watched]) -> dict[str, Watched]:
-        """The same once the settings of one of them, which need no approvals, are approved."""
-        self._need_approvals(name, found[name].remote, False)
+        """The same once the settings of one of them, which need no approvals, are approved. That releases no remote that needs
+        them for another one."""
+        if self._approved(name):
+            self._need_approvals(name, found[name].remote, False)
         return self.held(found)
 
     def _need_approvals(self, name: str, remote: str, needed: bool) -> None:
@@ -179,11 +177,6 @@ class Memory:
     @property
     def _needs_approvals(self) -> bool:
         return bool(self._remotes) or any(map(self._approved, self._known))
-
-    def reached(self, access: str) -> bool:
-        """Whether the remote of any environment is reached in this way."""
-        with self._lock:
-            return any(one.get("access") == access for one in self._known.values())
 
     def begin(self, name: str, look: Look) -> None:
         """Note what policies of an environment are, and may be from now on, before the plan of a look is applied. Once one is

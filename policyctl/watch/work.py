@@ -172,7 +172,7 @@ def visit_environment(
 def _why_not_reached(work: Work, name: str, own: Watched, situation: Situation) -> Look | None:
     """The look that is not made, because nothing shows that its remote may be reached in this way; None if it may."""
     known = situation.synced.access
-    if own.access == known or situation.reached() or (why := work.new_access(name, own, known)) is None:
+    if own.access == known or (why := work.new_access(name, own, known)) is None:
         return None
     failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
     return Look(failed, problem="refused", fingerprint=own.fingerprint)

@@ -538,6 +538,30 @@ def test_a_pull_request_for_something_else_does_not_approve_where_a_push_led(
         assert len(evil.seen) == planned
 
 
+def test_a_push_does_not_lead_back_to_where_an_approved_change_led_away_from(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although an apply was noted there, and nothing since: what is at the other place waits for a person."""
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    with standing_in(tenant(base=MODELS[0])) as prod, standing_in(tenant(base="virtual-model/y/c")) as new:
+        write(work, environment("prod", prod.url, HEALS))
+        push(work)
+        work.base = work.forge.head
+        look(work)
+        work.project.policy("base", MODELS[1])
+        merge(work)
+        assert "in_sync" in look(work)
+        write(work, environment("prod", new.url, HEALS))
+        merge(work, 6)
+        assert "waits for an approval" in look(work)
+        write(work, environment("prod", prod.url, HEALS))
+        push(work)
+        prod.seen.clear()
+        assert "nothing logs in" in look(work)
+        assert prod.seen == []
+
+
 @pytest.mark.parametrize("name", ["prod", "production"])
 def test_a_pull_request_releases_no_approvals_that_a_push_released_under_another_name(
     work: Work, monkeypatch: pytest.MonkeyPatch, name: str
@@ -560,7 +584,7 @@ def test_a_pull_request_releases_no_approvals_that_a_push_released_under_another
         look(work, "--all")
         work.project.policy("base", MODELS[1])
         push(work)
-        assert "waits for an approval" in look(work, "--all")
+        assert "applied" not in look(work, "--all")
         assert MODELS[1] not in models_of(live).values()
 
 
@@ -606,6 +630,34 @@ def test_a_remote_that_was_written_with_approvals_is_under_every_name(
         push(work)
         look(work, "--all")
         assert models_of(live) == {"base": MODELS[0]}
+
+
+@pytest.mark.parametrize("watch", ["apply: on-merge", HEALS])
+@pytest.mark.parametrize("swapped", [True, False])
+def test_a_remote_is_not_given_to_another_environment_by_a_push(
+    work: Work, monkeypatch: pytest.MonkeyPatch, watch: str, swapped: bool
+) -> None:
+    """Its settings were approved for another one: they would remove what is not its business there, or need no approval."""
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    live = tenant(base=MODELS[0])
+    with standing_in(live) as prod, standing_in(tenant(base=MODELS[0])) as dev:
+        own = environment("prod", prod.url).replace("virtual-policy/*", "virtual-policy/b*")
+        write(work, own, environment("dev", dev.url, watch))
+        push(work)
+        look(work, "--all")
+        write(work, own.replace(prod.url, dev.url) if swapped else own, environment("dev", prod.url, watch))
+        push(work)
+        assert "dev  refused" in look(work, "--all")
+        live.put(next(iter(tenant(theirs=MODELS[0]).rows.values())))
+        work.base = work.forge.head
+        work.project.policy("base", MODELS[1])
+        assert work.comment(5, "--env", "dev").code == 0
+        push(work)
+        work.forge.merge(5, str(work.forge.head))
+        before = models_of(live)
+        assert "dev  in_sync" not in look(work, "--all")
+        assert models_of(live) == before
 
 
 # What it began itself

@@ -191,6 +191,25 @@ def test_a_login_that_was_shown_and_approved_is_used(tenants: Tenants) -> None:
     assert {seen.authorization for seen in tenants.other.seen} == {f"Bearer {SECRET}"}
 
 
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_push_does_not_lead_back_to_where_an_approved_change_led_away_from(tenants: Tenants, noted: bool) -> None:
+    if noted:
+        commented(tenants.work)
+        assert tenants.merged().code == 0
+        assert tenants.work.on_main("ci", "applied").code == 0
+        tenants.work.settle()
+    tenants.lead_to(tenants.other)
+    assert tenants.work.comment(6).code == 0
+    tenants.work.settle()
+    tenants.merged(6)
+    assert tenants.other.seen
+    tenants.lead_to(tenants.own)
+    tenants.own.seen.clear()
+    ran = tenants.work.apply()
+    assert (ran.code, tenants.own.seen) == (4, [])
+    assert NOBODY in ran.err
+
+
 def test_a_push_that_leads_elsewhere_sends_no_secret_now_and_later(tenants: Tenants) -> None:
     """Not even once it is what the next push and the next plan start from: a run has noted what was used before."""
     commented(tenants.work)

@@ -81,7 +81,7 @@ NEXT: dict[str, tuple[dict[str, Watched], dict[str, bool], dict[str, tuple[str, 
     "another name": (
         {"production": PROD._replace(settings=FREE, rules="none"), "dev": DEV},
         {"production": True, "dev": False},
-        {"production": ("", "strict"), "dev": ("dev", "loose")},
+        {"production": ("", ""), "dev": ("dev", "loose")},
     ),
     "the remote of the other": (
         {"dev": PROD._replace(settings=FREE)},

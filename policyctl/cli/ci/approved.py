@@ -147,7 +147,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     found, applied, commit, why = _read(options, subject)
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
     if not _may_log_in(subject, found, applied):
-        raise _new_access(subject, console, besides)
+        raise _new_access(subject, console, besides if why is None else f"{besides}; {why}")
     if why is None and not found:
         why = "no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it"
     if why is None and len(found) == 1 and found[0].digest == NONE:
@@ -183,7 +183,7 @@ def _may_log_in(subject: Subject, found: Sequence[Approval], applied: Approval |
     if not subject.logs_in:
         return True
     is_noted = applied is not None and applied.access is not None
-    return subject.access() in reached(found, applied, () if is_noted else subject.history())
+    return subject.access() == reached(found, applied, () if is_noted else subject.history())
 
 
 def _not_approved(one: Approval) -> str:
