@@ -168,8 +168,11 @@ class UsedApprovals:
         used then.
 
         An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), under the safety
-        settings and the way to the remote of now. Raises PolicyctlError when the service cannot be asked.
+        settings and the way to the remote of now. What only puts back what was in sync needs none, unless approved settings
+        that wait led away from those of then. Raises PolicyctlError when the service cannot be asked.
         """
+        if look.restores:
+            return self._led_away(look, name)
         (opened, review), files = looked(look), look.fingerprint
         plan = review.plan
         with _forge(opened) as forge:
@@ -196,6 +199,20 @@ class UsedApprovals:
         self._noted[name] = new
         self._take(name, files, holding, self._commits(name) | dict.fromkeys(new, forge.commit))
         return None
+
+    def _led_away(self, look: Look, name: str) -> str | None:
+        """Why the settings under which this watch was in sync do not count any more; None if they do, as far as is known."""
+        opened = looked(look)[0]
+        try:
+            with _forge(opened) as forge:
+                if isinstance(forge, str):
+                    return None
+                found, last = self._found(forge, opened, name)
+        except PolicyctlError:
+            return None
+        known = _known_rules(look, last)
+        is_led = any(lead_to(found, one, look.rules, opened.access(name)) for one in known)
+        return None if is_led else f"{_WHOSE}: {_NEW_SETTINGS}"
 
     def _take(self, name: str, files: str, holding: Sequence[Approval], commits: Mapping[str, str]) -> None:
         with self._lock:

@@ -102,10 +102,14 @@ class Environment:
 
     @property
     def rules(self) -> str:
-        """A hash of the safety settings: of `decides` without variables and `include`, whose effect the changes show, and of
-        what a watch may write."""
-        watch = {} if self.watch.writes == WatchSettings().writes else {"watch": [*map(str, self.watch.writes)]}
-        return digest({name: item for name, item in self.decides.items() if name not in ("vars", "include")} | watch)
+        """A hash of the safety settings: of `decides` without variables and `include`, whose effect the changes show, of what a
+        watch may write, and of `suspend`."""
+        found = {name: item for name, item in self.decides.items() if name not in ("vars", "include")}
+        if self.watch.writes != WatchSettings().writes:
+            found["watch"] = [*map(str, self.watch.writes)]
+        if self.suspend is not None:
+            found["suspend"] = [*map(str, self.suspend)]
+        return digest(found)
 
 
 class GatewayConnection(NamedTuple):

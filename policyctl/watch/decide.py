@@ -258,6 +258,6 @@ def decide(look: Look, settings: WatchSettings, situation: Situation) -> Decisio
     if why_not := situation.uncommitted():
         return Decision(False, why_not)
     # Last, since this uses an approval.
-    if settings.approved and not look.restores and (why_not := situation.unapproved(look)):
+    if settings.approved and (why_not := situation.unapproved(look)):
         return Decision(False, why_not)
     return Decision(True)

@@ -236,6 +236,39 @@ def test_a_push_does_not_free_what_an_approved_change_of_settings_holds_up(
     assert_waits(synced)
 
 
+@pytest.mark.parametrize("moves", [edited, risky])
+def test_a_push_does_not_end_what_an_approved_pull_request_suspended(synced: Work, moves: Callable[[Work], None]) -> None:
+    """Neither what was approved before is written then, nor what was edited by hand meanwhile is put back."""
+    synced.base = synced.forge.head
+    usual = (synced.project.policies / "policyctl.yaml").read_text("utf-8")
+    if moves is risky:
+        risky(synced)
+        merge(synced)
+    synced.project.write("policyctl.yaml", usual.replace("watch:", "suspend: {reason: incident}, watch:"))
+    merge(synced, 6)
+    assert "suspended" in look(synced)
+    if moves is edited:
+        edited(synced)
+    synced.project.write("policyctl.yaml", usual)
+    push(synced)
+    assert_waits(synced)
+    synced.project.write("policyctl.yaml", usual.replace("watch:", "suspend: {reason: incident}, watch:"))
+    push(synced)
+    synced.base = synced.forge.head
+    synced.project.write("policyctl.yaml", usual)
+    merge(synced, 7)
+    assert "applied: " in look(synced)
+
+
+def test_what_was_in_sync_is_put_back_while_the_service_cannot_be_asked(synced: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents()
+    edited(synced)
+    for name in ("GITHUB_TOKEN", "GITLAB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert "applied: the remote moved" in look(synced)
+    assert contents() == before
+
+
 def other_policy(work: Work) -> None:
     work.add("base-3")
 
