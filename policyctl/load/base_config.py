@@ -233,25 +233,26 @@ def config_in(file: str, content: Callable[[str], bytes | None]) -> Config:
     return config_of(source_of(content(file) or b"", file), beside)
 
 
-def accesses(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> tuple[str, ...]:
-    """Every way in which an environment's remote, or those of several, were reached in the history of the checked out commit
-    (see `access_at`), the oldest first; empty if that is unknown, as in a shallow clone.
+class SettingsThen(NamedTuple):
+    """How the remote of an environment, or of several, was reached (see `access_at`), and the safety settings, as hashes."""
 
-    `now` is the configuration that is checked out.
-    """
-    found: dict[str, None] = {}
+    access: str
+    rules: str
+
+
+def settings_history(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> list[SettingsThen] | None:
+    """Those of every commit in the history of the checked out one that changed them, the oldest first; None if that is unknown,
+    as in a shallow clone. `now` is the configuration that is checked out."""
     try:
         head = Revision(directory, "HEAD")
         commits = head.changes_of([*config_paths(head.folder), *referred_paths(head.top, now)], _MOST_CHANGES)
-        for commit in commits:
-            if (access := _access_then(Revision(directory, commit), chosen)) is not None:
-                found[access] = None
+        found = (_settings_then(Revision(directory, commit), chosen) for commit in commits)
+        return [one for one in found if one is not None]
     except PolicyctlError:
-        return ()
-    return tuple(found)
+        return None
 
 
-def _access_then(then: Revision, chosen: str | EnvironmentFilter) -> str | None:
+def _settings_then(then: Revision, chosen: str | EnvironmentFilter) -> SettingsThen | None:
     try:
         config = config_at(then)
     except InvalidInput:  # nothing logged in with it
@@ -260,8 +261,11 @@ def _access_then(then: Revision, chosen: str | EnvironmentFilter) -> str | None:
         return None
     here = config._replace(path=then.top / config.path)
     if isinstance(chosen, str):
-        return access_at(then, here, config.environments[chosen]) if chosen in config.environments else None
-    return mark_of_several(here, chosen, lambda one: access_at(then, here, one))
+        one = config.environments.get(chosen)
+        return None if one is None else SettingsThen(access_at(then, here, one), one.rules)
+    access = mark_of_several(here, chosen, lambda one: access_at(then, here, one))
+    rules = mark_of_several(here, chosen, lambda one: one.rules)
+    return None if access is None or rules is None else SettingsThen(access, rules)
 
 
 def mark_of_several(config: Config, chosen: EnvironmentFilter, mark: Callable[[Environment], str]) -> str | None:

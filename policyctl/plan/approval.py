@@ -214,6 +214,13 @@ def led_rules(approvals: Sequence[Approval], known: str) -> str:
     return _led(approvals, known, lambda terms: (terms.rules_before, terms.rules))[-1]
 
 
+def rules_at_first(approvals: Sequence[Approval], history: Sequence[str]) -> str:
+    """The first safety settings that the `history` of the branch has, if the plans of approvals, the newest first, show all
+    others; else empty: what no plan showed may be what an attacker waits for."""
+    shown = _led(approvals, history[0], lambda terms: (terms.rules_before, terms.rules)) if history else []
+    return shown[0] if shown and {*shown}.issuperset(history) else ""
+
+
 def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:
     """The approvals with changes that the plan still has, and how many of them."""
     left = set(plan.prints)

@@ -26,7 +26,7 @@ from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 
 A, B, RISKY, EVIL = (f"virtual-model/x/{name}" for name in ("a", "b", "risky", "evil"))
-CONFIG = "default: prod\nscope: ['*']\nenvironments: {prod: {remote: 'URL'}}\n"
+CONFIG = "default: prod\nscope: ['*']\nenvironments: {prod: {remote: 'URL', auth: {type: bearer, token: 'env:KEY'}}}\n"
 
 
 class TenantOf:
@@ -59,10 +59,10 @@ class TenantOf:
         self.forge.commit = self.forge.head = self.work.commit()
         return self.forge.commit
 
-    def merge(self, number: int, **policies: str) -> None:
-        """A pull request that was planned, and merged."""
+    def merge(self, number: int, *several: str, **policies: str) -> None:
+        """A pull request that was planned, for one environment or for several, and merged."""
         self.write(**policies)
-        assert self.work.comment(number).code == 0
+        assert self.work.comment(number, *several).code == 0
         self.forge.merge(number, self.push())
 
     def apply(self) -> Ran:
@@ -81,6 +81,7 @@ class TenantOf:
 
 @pytest.fixture
 def tenant(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch) -> Iterator[TenantOf]:
+    monkeypatch.setenv("KEY", "canary-key")
     found = TenantOf(Work(project, forge, policyctl, monkeypatch))
     found.refuses = False
     with standing_in(found) as server:
@@ -270,6 +271,58 @@ def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought
     tenant.work.settle()
     tenant.merge(7, q=A)  # what a person applied is in use
     assert (tenant.apply().code, tenant.live["q"]) == (0, "a")
+
+
+@pytest.mark.parametrize("several", [(), ("--all",)])
+@pytest.mark.parametrize("noted", [False, True])
+def test_settings_that_a_push_brought_before_any_were_noted_are_not_approved(
+    noted: bool, several: tuple[str, ...], tenant: TenantOf
+) -> None:
+    """They are in the base of every plan, so that a guard is gone shows in the history of policyctl.yaml alone: also where a
+    run noted that a merge had nothing to do under them."""
+    settings = CONFIG.replace("URL", tenant.url)
+    for guards in ("guards: {deny_providers: [evil]}\n", ""):
+        tenant.work.project.write("policyctl.yaml", settings + guards)
+        tenant.push()
+    tenant.work.settle()
+    if noted:
+        tenant.merge(5, *several)
+        assert tenant.work.on_main("ci", "applied", *several).code == 0
+        assert tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n")
+        tenant.work.settle()
+    tenant.merge(6, *several, q="virtual-model/evil/m")
+    page = tenant.forge.comments[6][0]["body"]
+    assert ("1 to update" in page, "deny_providers" in page) == (True, False)
+    ran = tenant.work.on_main("ci", "approved", *several)
+    assert (ran.code, ran.out.strip()) == (0, NONE)
+    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_settings_that_approved_plans_show_need_no_note(shown: bool, tenant: TenantOf) -> None:
+    tenant.refuses = False
+    settings = CONFIG.replace("URL", tenant.url)
+    tenant.work.project.write("policyctl.yaml", f"{settings}limits: {{max_removes: 999}}\n")
+    if not shown:
+        tenant.push()
+        tenant.work.settle()
+    tenant.merge(5, p=B)
+    assert ("max_removes" in tenant.forge.bodies[0]) == shown
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["p"]) == ((0, "b") if shown else (4, "a"))
+
+
+def test_settings_that_were_noted_further_back_than_merges_are_read_need_no_person(tenant: TenantOf) -> None:
+    """A repository of much else, whose settings were approved long ago."""
+    tenant.refuses = False
+    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 3}\n")
+    tenant.merge(5, p=B)
+    assert tenant.apply().code == 0
+    tenant.work.settle()
+    for number in range(1000, 1100):
+        tenant.forge.merge(number)
+    tenant.merge(6, q=B)
+    assert (tenant.apply().code, tenant.live["q"]) == (0, "b")
 
 
 def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(tenant: TenantOf) -> None:

@@ -32,6 +32,7 @@ from policyctl.plan.approval import (
     newest,
     overrides_of,
     reached,
+    rules_at_first,
     standing,
     unapproved,
     waiting,
@@ -153,7 +154,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     if why is None and len(found) == 1 and found[0].digest == NONE:
         why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
     holding = [one for one in found if one.holds(commit)]
-    if why is None and holding and not lead_to(found, _known_rules(found, applied), subject.rules, subject.access()):
+    if why is None and holding and not lead_to(found, _known_rules(subject, found, applied), subject.rules, subject.access()):
         why = f"{_NEW_SETTINGS}{besides}"
     if why is not None:
         return nothing(why), []
@@ -172,10 +173,16 @@ def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval 
         return found, applied, forge.commit, why_not_head(forge, directory, subject.referred())
 
 
-def _known_rules(found: Sequence[Approval], applied: Approval | None) -> str:
-    """The safety settings of the last apply that was noted, else those of the base of the oldest approval that waits."""
-    first = next((one.terms.rules_before for one in reversed(found) if one.terms is not None), "")
-    return (applied is not None and applied.rules) or first
+def _known_rules(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> str:
+    """The safety settings of the last apply that was noted; if none was noted, the first ones that the branch had, or empty if
+    approved plans do not show all others. Those at the base of the oldest approval that waits are enough where no credentials
+    keep others out, and where it is not known whether any were noted: further back than merges are read, or by an older
+    policyctl."""
+    if applied is not None and applied.rules:
+        return applied.rules
+    if subject.logs_in and (applied is None or applied.rules == ""):
+        return rules_at_first(found, subject.rules_history())
+    return next((one.terms.rules_before for one in reversed(found) if one.terms is not None), "")
 
 
 def _may_log_in(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
@@ -278,8 +285,8 @@ def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> s
     if why := why_not_head(forge, directory, subject.referred()):
         return why
     approvals = approvals_in(found, subject.name, directory)
-    rules = led_rules(approvals, _known_rules(approvals, last))
-    if not rules or any(one.begun == forge.commit for one in approvals):
+    rules = led_rules(approvals, _known_rules(subject, approvals, last))
+    if any(one.begun == forge.commit for one in approvals) or not (rules or subject.logs_in):
         rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:

@@ -21,7 +21,8 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
     """The merged pull requests whose plan was not applied yet, with our comments, the newest first; and the approval of the
-    last one that was applied, where the search ends: everything older was applied with it or before it."""
+    last one that was applied, where the search ends: everything older was applied with it or before it. What is older than all
+    that are read counts as applied too, though nothing is known of it; None if there is nothing older."""
     return _waiting(((merge, forge.comments_on(merge)) for merge in _newest(forge)), environment, directory)
 
 
@@ -33,13 +34,15 @@ def _waiting(
     merges: Iterable[tuple[Merge, list[Comment]]], environment: str, directory: str
 ) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
     found: list[tuple[Merge, list[Comment]]] = []
-    for merge, comments in merges:
+    for number, (merge, comments) in enumerate(merges, 1):
         ours = [one for one in comments if is_in(one.body, environment, directory)]
         approval = approval_in([one.body for one in ours], environment, directory)
         if approval is not None and approval.digest == APPLIED:
             return found, approval
         if ours:
             found.append((merge, ours))
+        if number == _LOOKED:
+            return found, Approval(APPLIED)
     return found, None
 
 

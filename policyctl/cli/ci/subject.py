@@ -20,6 +20,7 @@ from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.settings import Override
 
 if TYPE_CHECKING:
+    from policyctl.load.base_config import SettingsThen
     from policyctl.plan.fleet import EnvironmentResult, FleetResult
 
 
@@ -33,8 +34,9 @@ class Subject(ABC):
     logs_in: bool  # whether a remote may be sent credentials
     rules: str  # the safety settings, as a hash
 
-    def __init__(self, options: Options, config: Config) -> None:
-        self._options, self._config = options, config
+    def __init__(self, options: Options, config: Config, about: str | EnvironmentFilter) -> None:
+        """`about` is the environment's name, or which ones."""
+        self._options, self._config, self._about = options, config, about
 
     def referred(self) -> Collection[str]:
         """The files that the configuration refers to, by their paths from the repository's top."""
@@ -47,9 +49,19 @@ class Subject(ABC):
     def access(self) -> str:
         """How the remotes are reached now, as a hash."""
 
-    @abstractmethod
+    @cached_property
+    def _history(self) -> Sequence[SettingsThen] | None:
+        from policyctl.load.base_config import settings_history  # imports subprocess
+
+        return settings_history(self._options.dir, self._config, self._about)
+
     def history(self) -> Sequence[str]:
-        """How they were reached in the history of the branch, the oldest first."""
+        """How they were reached in the history of the branch, the oldest first; empty if that is not known."""
+        return [one.access for one in self._history or ()]
+
+    def rules_history(self) -> Sequence[str]:
+        """Which safety settings they had there; those of now where nothing ever changed them."""
+        return () if self._history is None else [one.rules for one in self._history] or [self.rules]
 
     @property
     @abstractmethod
@@ -70,8 +82,8 @@ def subject_of(options: Options, chosen: EnvironmentFilter) -> Subject:
 
 class _One(Subject):
     def __init__(self, options: Options, config: Config) -> None:
-        super().__init__(options, config)
         self._environment = config.environment(options.environment)
+        super().__init__(options, config, self._environment.name)
         self.name, self.rules = self._environment.name, self._environment.rules
         self.logs_in = self._environment.logs_in
 
@@ -79,11 +91,6 @@ class _One(Subject):
         from policyctl.load.referred import access_now  # with git behind it
 
         return access_now(self._options.dir, self._config)(self._environment)
-
-    def history(self) -> Sequence[str]:
-        from policyctl.load.base_config import accesses  # imports subprocess
-
-        return accesses(self._options.dir, self._config, self.name)
 
     @cached_property
     def plan(self) -> Plan:
@@ -100,7 +107,7 @@ class _Several(Subject):
     def __init__(self, options: Options, config: Config, chosen: EnvironmentFilter) -> None:
         from policyctl.cli.fleet import access_and_rules
 
-        super().__init__(options, config)
+        super().__init__(options, config, chosen)
         self._chosen = chosen
         self.name, names = chosen.text, chosen.choose(config.labels, config.unlabelled)
         self._access, self.rules = access_and_rules(options.dir, config, names)
@@ -110,11 +117,6 @@ class _Several(Subject):
 
     def access(self) -> str:
         return self._access
-
-    def history(self) -> Sequence[str]:
-        from policyctl.load.base_config import accesses  # imports subprocess
-
-        return accesses(self._options.dir, self._config, self._chosen)
 
     @cached_property
     def plan(self) -> FleetResult:
