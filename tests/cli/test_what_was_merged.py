@@ -338,12 +338,11 @@ def test_what_is_in_a_file_that_the_way_in_refers_to_counts(kind: str, noted: bo
 
 def test_a_file_that_no_repository_has_is_not_part_of_the_way_in(tenants: Tenants) -> None:
     """What a CI service writes for a run may be new in each, and may be a secret."""
-    text = CONFIG.replace("env:WXO_API_KEY", "file:key.txt")
+    text = CONFIG.replace("env:WXO_API_KEY", "file:../key.txt")
     tenants.work.project.write("policyctl.yaml", text.format(tenants.own.url))
     found = []
     for secret in ("one-secret", "another-secret"):
-        (tenants.work.project.policies / "key.txt").write_text(secret, "ascii")
-        (tenants.work.project.policies / ".gitignore").write_text("key.txt", "ascii")
+        (tenants.work.project.folder / "key.txt").write_text(secret, "ascii")  # only what is in `policies` is committed
         tenants.work.settle()
         tenants.work.plan()
         page = Path("plan.md").read_text("utf-8")
