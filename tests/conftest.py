@@ -59,6 +59,8 @@ SLOW = (
 # Where tests are random in another way than by @given.
 RANDOM = ("chaos", "server/test_openapi_fuzz.py", "server/test_replicas.py")
 HERE = Path(__file__).parent
+# Variables of the machine that programs follow, besides policyctl's own and GitHub's.
+SETTINGS = ("CI", "NO_COLOR", "FORCE_COLOR", "CLICOLOR", "CLICOLOR_FORCE")
 
 
 # Where files of tests are kept, if it is large enough: a database waits for its disk after each of thousands of writes, and
@@ -142,7 +144,7 @@ def _is_random(item: pytest.Item) -> bool:
 
 @cache
 def _in(path: Path, places: tuple[str, ...]) -> bool:
-    return any(path.is_relative_to(HERE / place) for place in places)
+    return f"{path}/".startswith(tuple(f"{HERE}/{place}/" for place in places))
 
 
 ANYGEM = """\
@@ -222,19 +224,15 @@ def files_of(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text("utf-8") for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture(autouse=True)
-def _clean_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _clean_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No setting of the machine's reaches a test, and what programs that it runs cache stays among the tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches"))
-    for name in list(os.environ):
-        if name.startswith(("POLICYCTL_", "GITHUB_")) or name in (
-            "CI",
-            "NO_COLOR",
-            "FORCE_COLOR",
-            "CLICOLOR",
-            "CLICOLOR_FORCE",
-        ):
-            monkeypatch.delenv(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "caches"))
+        for name in list(os.environ):
+            if name.startswith(("POLICYCTL_", "GITHUB_")) or name in SETTINGS:
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture

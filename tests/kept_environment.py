@@ -13,16 +13,15 @@ import sys
 from pathlib import Path
 
 MAKING = 900  # seconds at most, on a machine that has much else to do
-CACHE = "POLICYCTL_TEST_CACHE"  # the directory to keep them in; by default .policyctl-cache in the repository
+# The directory to keep them in; read now, since no variable of policyctl's reaches a test.
+CACHE = Path(os.environ.get("POLICYCTL_TEST_CACHE", Path(__file__).parents[1] / ".policyctl-cache")).absolute()
 
 
 def kept_environment(name: str, lock: Path) -> Path:
     """The Python of an environment with the packages of a lock, which .ci/lock makes."""
-    default = Path(__file__).parents[1] / ".policyctl-cache"
-    cache = Path(os.environ.get(CACHE, default)).absolute()
     version = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    home = cache / f"{name}-{version}-py{sys.version_info.major}.{sys.version_info.minor}"
-    cache.mkdir(parents=True, exist_ok=True)
+    home = CACHE / f"{name}-{version}-py{sys.version_info.major}.{sys.version_info.minor}"
+    CACHE.mkdir(parents=True, exist_ok=True)
     with home.with_suffix(".lock").open("w") as turn:  # one test process makes it, the others wait
         fcntl.flock(turn, fcntl.LOCK_EX)
         if not (home / "complete").exists():

@@ -48,6 +48,8 @@ STRICTER = {
 }
 
 load_all_checks()
+pytest_plugins = ["schemathesis.pytest.plugin"]
+
 open_schema = schemathesis.openapi.from_dict(description(open_to_all=True)).exclude(path_regex=ALIKE)
 guarded_schema = schemathesis.openapi.from_dict(description(open_to_all=False)).exclude(path_regex=ALIKE)
 
