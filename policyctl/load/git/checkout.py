@@ -128,7 +128,7 @@ def _indexed(directory: Path, files: Collection[str]) -> Iterator[tuple[Reposito
     places = {_place(file, directory): file for file in files}
     folder, top = repository.path_of(directory), f"{repository.top}/"
     others = [path.removeprefix(top) for path in places if path.startswith(top) and not path.startswith(top + folder)]
-    for home, entries in _with_submodules(repository, [folder, *others] if folder else []):
+    for home, entries in _with_submodules(repository, [folder.removesuffix("/"), *others] if folder else []):
         there = ((entry, places.get(f"{home.top}/{entry.path}")) for entry in entries if entry.mode in _FILES)
         yield home, {entry.path: (file, entry.id) for entry, file in there if file is not None}
 

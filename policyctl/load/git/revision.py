@@ -37,13 +37,14 @@ def commit_of(repository: Repository, revision: str) -> str:
     """
     if complaint := revision_error(revision):
         raise UsageError(f"the git revision {complaint}")
-    command = ("rev-parse", "--verify", "--quiet", "--end-of-options")
-    named = plain_head(repository.git_folder) if revision == "HEAD" else revision
-    if named and FULL_ID.fullmatch(named):
+    if revision == "HEAD" and (plain := plain_head(repository.git_folder)):
+        return plain
+    command = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    if FULL_ID.fullmatch(revision):
         with suppress(PolicyctlError):  # why there is none is found out below
-            return repository.of_objects(*command, f"{named}^{{commit}}").decode().split()[-1]
+            return repository.of_objects(*command).decode().split()[-1]
     if _is_one_thing(repository, _SUFFIX.sub("", revision)):
-        found = repository.run(*command, f"{revision}^{{commit}}")
+        found = repository.run(*command)
         if not found.returncode:
             return found.stdout.decode().split()[-1]
         if b"promisor remote" in found.stderr:
