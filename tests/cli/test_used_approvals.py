@@ -356,6 +356,26 @@ def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:
     assert tenant.work.on_main("ci", "approved").out.strip() == NONE
 
 
+def test_what_a_person_starts_at_an_older_commit_uses_nothing_and_names_it(tenant: TenantOf) -> None:
+    """It may lack what was merged since. The next run at the head goes on, and notes all of it."""
+    tenant.refuses = False
+    tenant.merge(5, p=RISKY)
+    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
+    tenant.work.settle()
+    pages = [tenant.forge.bodies[0]]
+    tenant.forge.head = "e" * 40  # where another one was merged since
+    by_hand = tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json")
+    assert (by_hand.code, by_hand.out.strip()) == (0, digest)
+    assert ("not noted as used: pull request " in by_hand.err, "main has moved on to eeee" in by_hand.err) == (True, True)
+    ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
+    assert (ran.code, tenant.live["p"], tenant.forge.bodies) == (0, "risky", pages)
+    assert tenant.work.on_main("ci", "applied").code == 0
+    assert tenant.forge.bodies == pages
+    tenant.merge(6, q=B)
+    assert (tenant.apply().code, tenant.live) == (0, {"p": "risky", "q": "b"})
+    assert tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n")
+
+
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant.refuses = False
     tenant.merge(5, p=B)

@@ -118,7 +118,10 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
         overrides = parse_overrides(text, by)
         whole = subject.overriding(overrides).digest if digest == subject.plan.digest else digest
         approval = Approval(whole, overrides=overrides)
-    return approval, _uses(subject, approval, [] if why else [one for one in found if one.holds(commit)])
+    holding = [one for one in found if one.holds(commit)]
+    if why and holding:
+        console.say(f"not noted as used: {', '.join(f'pull request {one.source}' for one in reversed(holding))}; {why}")
+    return approval, _uses(subject, approval, [] if why else holding)
 
 
 def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:
