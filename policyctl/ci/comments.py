@@ -119,8 +119,8 @@ def comment_text(page: str, plan: Approvable, link: str, longest: int, proposal:
     """
     shown = shown_in(page)
     approved = NONE if shown is None or why else shown.approves
-    terms = None if shown is None else shown.terms
-    whole, bare = (_data(approved, plan.overrides, marks, proposal, terms) for marks in (_marks(plan), {}))
+    terms, made = None if shown is None else shown.terms, None if why else proposal
+    whole, bare = (_data(approved, plan.overrides, marks, made, terms) for marks in (_marks(plan), {}))
     texts = (_ended(page, link, approved, data, why) for data in (whole, bare))
     fitting = next((text for text in texts if len(text) + _NOTED <= longest), None)
     return fitting or _ended(f"{_first(page)}\nThe plan is too long to show here.", link, NONE, "", why or _UNSEEN)
@@ -218,14 +218,15 @@ def _data(
     proposal: Proposal | None,
     terms: Terms | None,
 ) -> str:
-    """The last line but one: what the approval is based on. If nothing is approved, what is changed: that replaces what older
-    merges approved for the same."""
-    if approved == NONE:
-        return _encoded(marks) if marks else ""
-    data: dict[str, Any] = {"overrides": [override._asdict() for override in overrides], **marks}
+    """The last line but one: what the approval is based on. If nothing is approved, what the commit changes: that replaces what
+    older merges approved for the same."""
+    data: dict[str, Any] = dict(marks)
+    if approved != NONE:
+        data["overrides"] = [override._asdict() for override in overrides]
     if proposal is not None and terms is not None:
-        data |= {"proposal": proposal._asdict(), "terms": terms._asdict()}
-    return _encoded(data)
+        data["proposal"] = proposal._asdict()
+        data |= {"terms": terms._asdict()} if approved != NONE else {}
+    return _encoded(data) if data else ""
 
 
 def _encoded(data: Mapping[str, Any]) -> str:

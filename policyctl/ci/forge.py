@@ -119,6 +119,10 @@ class Forge(Protocol):
         """The pull requests that were merged into a branch, the newest first; read as far as they are taken."""
         ...
 
+    def files(self, merge: Merge) -> list[str] | None:
+        """The files that a merged pull request changed, also where they were before; None if not all are known."""
+        ...
+
     def comments_on(self, merge: Merge) -> list[Comment]:
         """Our comments on a merged pull request."""
         ...

@@ -31,6 +31,7 @@ _BOT = "github-actions[bot]"  # the author of what a workflow's own token writes
 _PULL = re.compile(r"refs/pull/([0-9]+)/(?:merge|head)")
 _QUEUE = re.compile(r"refs/heads/gh-readonly-queue/.+/pr-([0-9]+)-[0-9a-f]{40}")
 _MOST_FILES = 300  # GitHub lists no more in one comparison, so a list of that length may be incomplete
+_MOST_OF_PULL = 3000  # nor here
 _MAY_APPROVE = ("admin", "maintain", "write")
 
 
@@ -101,13 +102,17 @@ class GitHub(ForgeClient):
         files = found.get("files")
         if found.get("status") != "ahead" or not isinstance(files, list) or len(files) >= _MOST_FILES:
             return None
-        return [str(name) for file in files for name in (file.get("filename"), file.get("previous_filename")) if name]
+        return _names(files)
 
     def merges(self, branch: str) -> Iterator[Merge]:
         query = {"state": "closed", "base": branch, "sort": "updated", "direction": "desc"}
         rows = self.rows(f"{self._repository}/pulls", query)
         merged = (row for row in rows if row.get("merged_at") and text_in(row, "base", "ref") in (None, branch))
         return newest_first(merged, "number", "#", _proposal)
+
+    def files(self, merge: Merge) -> list[str] | None:
+        found = list(self.rows(f"{self._repository}/pulls/{merge.number}/files"))
+        return _names(found) if len(found) < _MOST_OF_PULL else None
 
     def comments_on(self, merge: Merge) -> list[Comment]:
         return self._comments(merge.number)
@@ -209,6 +214,11 @@ def pull_number(reference: str) -> str | None:
     """The number of the pull request that a run is for, also in a merge queue; None for any other run."""
     found = _PULL.fullmatch(reference) or _QUEUE.fullmatch(reference)
     return found[1] if found else None
+
+
+def _names(files: list[dict[str, Any]]) -> list[str]:
+    """The paths of changed files, also those that were renamed."""
+    return [str(name) for file in files for name in (file.get("filename"), file.get("previous_filename")) if name]
 
 
 def _proposal(pull: Mapping[str, Any]) -> Proposal:

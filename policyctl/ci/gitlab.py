@@ -90,6 +90,12 @@ class GitLab(ForgeClient):
         merged = (row for row in rows if row.get("state") == "merged" and row.get("target_branch", branch) == branch)
         return newest_first(merged, "iid", "!", _proposal)
 
+    def files(self, merge: Merge) -> list[str] | None:
+        path = f"{self._project}/merge_requests/{merge.number}"
+        if not str(self.fields(path).get("changes_count")).isdigit():  # "1000+" for more than GitLab keeps
+            return None
+        return [str(file.get(key)) for file in self.rows(f"{path}/diffs") for key in ("old_path", "new_path")]
+
     def comments_on(self, merge: Merge) -> list[Comment]:
         return self._ours(f"{self._project}/merge_requests/{merge.number}/notes")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
-from policyctl.cli.ci.merges import SharedMerges, approvals_of, begin, give_back, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import ApprovalPlace, SharedMerges, approvals_of, begin, give_back, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, standing
 from policyctl.plan.change import Change, normal_of
@@ -228,7 +228,7 @@ class UsedApprovals:
         """What waits, the newest first, and the last that was applied; what this process goes on with counts as begun by the
         commit of now."""
         mine = self._commits(name).items()
-        found, last = approvals_of(forge, name, opened.place)
+        found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
         return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found], last
 
     def noted(self, name: str) -> list[str]:
@@ -304,7 +304,7 @@ def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str
     with _forge(opened) as forge:
         if isinstance(forge, str):
             return f"no approval can be read: {forge}"
-        found, last = approvals_of(forge, name, opened.place)
+        found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
         if why := why_not_head(forge, opened.place, opened.referred):
             return why
     is_shown = any(access == reached(found, one, ()) for one in (Approval(APPLIED, access=known), last))

@@ -62,12 +62,16 @@ class Opened(NamedTuple):
         return partial(access_at, self.then, fleet.config)
 
     @property
+    def top(self) -> Path | None:
+        """The top of the repository, or of the mirror; None outside of one."""
+        return repository_top(self.fleet.options.dir.absolute()) if self.then is None else self.then.top
+
+    @property
     def referred(self) -> list[str]:
         """The paths of the files that settings refer to, from the top of the repository."""
         from policyctl.load.referred import referred_paths
 
-        top = repository_top(self.fleet.options.dir.absolute()) if self.then is None else self.then.top
-        return [] if top is None else referred_paths(top, self.fleet.config)
+        return [] if self.top is None else referred_paths(self.top, self.fleet.config)
 
     def access(self, name: str) -> str:
         """The same of the environment of a name."""

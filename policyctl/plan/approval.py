@@ -132,8 +132,11 @@ class Approval(NamedTuple):
 
 
 def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
-    """The approval, if its plan was made for what was `merged` and `seen` then; otherwise one of nothing, with the reason."""
+    """The approval, if its plan was made for what was `merged` and `seen` then; otherwise one of nothing, with the reason. A
+    plan that was made for something else does not show what was merged."""
     made = approval.proposal
+    if made != merged:
+        approval = approval._replace(known=False)
     if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None and seen):
         return approval
     if not seen:

@@ -31,6 +31,7 @@ class Forge:
     commit: str = COMMIT  # that steps run for
     head: str | None = COMMIT  # what main is at; None where the token may not ask
     changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
+    files: dict[int, list[str] | None] = field(default_factory=dict)  # of pull requests that change no policy; None: too many
     rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service writes it
     next_id: int = 100
     now: int = 0  # seconds since the first day
@@ -203,6 +204,12 @@ class Forge:
         files = self.changed.get(since)
         return Reply(404) if files is None else Reply(200, {"status": "ahead", "files": [{"filename": one} for one in files]})
 
+    def _files(self, seen: Seen, number: str) -> Reply:
+        """The files that a pull request changed."""
+        files = self.files.get(int(number), ["policies/p.yaml"])
+        rows = [{"filename": one, "old_path": one, "new_path": one} for one in (["x"] * 3000 if files is None else files)]
+        return self._listed(seen, rows)
+
     def _issues(self, seen: Seen) -> Reply:
         return self._listed(seen, [one for one in self.issues if one["state"] == "open"], self._issue)
 
@@ -218,6 +225,7 @@ class Forge:
             return Reply(200, {"draft": False, **own[0], "node_id": f"node {number}"})
         made = [one for one in self.merges if one["number"] == int(number)]
         opened: dict[str, Any] = {"user": {"login": OPENER}, "author": {"username": OPENER}, "merged_at": None, "state": "open"}
+        opened["changes_count"] = "1000+" if self.files.get(int(number), []) is None else "1"
         opened["head"] = {"sha": self.newest, "ref": "feature", "repo": {"full_name": "org/repo"}}
         return Reply(200, {**opened, **(made[-1] if made else {})})
 
@@ -285,6 +293,7 @@ _ROUTES: dict[str, Callable[..., Reply]] = {
     r"/(?:issues/comments|merge_requests/\d+/notes)/(\d+)": Forge._comment,
     r"/(?:pulls|merge_requests)": Forge._merges,
     r"/(?:pulls|merge_requests)/(\d+)": Forge._request,
+    r"/(?:pulls|merge_requests)/(\d+)/(?:files|diffs)": Forge._files,
     r"/(?:repository/)?branches/main": Forge._branch,
     r"/compare/(\w+)\.\.\.\w+": Forge._compare,
     r"/(?:collaborators/([\w-]+)/permission|members/all/(\d+))": Forge._rights,

@@ -11,7 +11,7 @@ from policyctl.cli.selection import commands_in
 from tests.cli.forges import COMMIT, OPENER, forge_of
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
-from tests.git_repo import commit
+from tests.git_repo import checked_out, commit, git
 from tests.sqlite_rows import live_documents
 from tests.workflow_runner import proposed
 
@@ -616,7 +616,8 @@ def lab(work: Work) -> Work:
 
 
 def shown(work: Work, number: int, **targets: str) -> None:
-    """Show a pull request that gives these policies another target. Then the files say again what they said."""
+    """Show a pull request that gives these policies another target. Then the branch is as it was: merges are squashed."""
+    head = checked_out(work.project.folder)
     before = {file: file.read_text("utf-8") for file in work.project.policies.glob("*.yaml")}
     for name, target in targets.items():
         work.project.policy(name, target)
@@ -625,6 +626,7 @@ def shown(work: Work, number: int, **targets: str) -> None:
         file.unlink()
     for file, text in before.items():
         file.write_text(text, "utf-8")
+    git(work.project.folder, "reset", "--quiet", head)
 
 
 @pytest.mark.parametrize("name", ["front", "new"])

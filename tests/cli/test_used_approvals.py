@@ -15,6 +15,8 @@ import pytest
 
 from policyctl.ci.comments import not_begun
 from policyctl.ci.forge import Comment, ForgeClient, NotAllowed
+from policyctl.ci.github import GitHub
+from policyctl.ci.gitlab import GitLab
 from policyctl.cli import watch_look
 from policyctl.cli.ci.merges import why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
@@ -224,6 +226,69 @@ def test_what_was_taken_back_before_it_was_applied_does_not_count_again(tenant: 
     tenant.push(p=RISKY)
     ran = tenant.apply()
     assert (ran.code, tenant.live["p"]) == (4, "a")
+
+
+WITHOUT_A_PLAN: dict[str, tuple[list[str] | None, bool]] = {
+    "a policy": (["policies/p.yaml"], False),
+    "the configuration above": (["README.md", "policyctl.yaml"], False),
+    "more files than are listed": (None, False),
+    "something else": (["README.md", "other/p.yaml", "policies.md"], True),
+    "nothing": ([], True),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_A_PLAN)
+def test_a_merge_that_shows_no_plan_replaces_what_is_older_if_it_changed_the_files(case: str, tenant: TenantOf) -> None:
+    """As one of a fork does, or one whose run was skipped."""
+    tenant.refuses = False
+    tenant.merge(5, p=RISKY)
+    files, counts = WITHOUT_A_PLAN[case]
+    tenant.forge.files[6] = files
+    tenant.forge.merge(6, tenant.push(**({} if counts else {"p": A})))
+    tenant.push(p=RISKY)  # without a pull request
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["p"]) == ((0, "risky") if counts else (4, "a")), ran.err
+    said = f"pull request {'#' if tenant.forge.kind == 'github' else '!'}6 (approved no plan: no comment shows what it changes)"
+    assert (said in ran.err) is not counts
+
+
+def test_where_it_may_not_be_read_what_a_merge_changed_it_replaces_what_is_older(
+    tenant: TenantOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise NotAllowed("no")
+
+    for kind in (GitHub, GitLab):
+        monkeypatch.setattr(kind, "files", refused)
+    tenant.merge(5, p=RISKY)
+    tenant.forge.merge(6)
+    assert (tenant.apply().code, tenant.live["p"]) == (4, "a")
+
+
+def test_a_watch_does_not_count_what_a_merge_without_a_plan_may_have_taken_back(watched: TenantOf) -> None:
+    watched.merge(5, p=RISKY)
+    watched.forge.merge(6, watched.push(p=A))
+    watched.push(p=RISKY)
+    ran = watched.work.policyctl("watch", "--once")
+    assert "waits for an approval" in ran.out
+    assert watched.live["p"] == "a"
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_merge_of_a_later_commit_than_its_comment_shows_replaces_all_that_is_older(refused: bool, tenant: TenantOf) -> None:
+    """What the later commit changes is not known."""
+    tenant.refuses = False
+    if refused:
+        tenant.work.project.write("policyctl.yaml", f"{CONFIG.replace('URL', tenant.url)}guards: {{deny_providers: [evil]}}\n")
+        tenant.work.settle()
+    tenant.merge(5, p=RISKY)
+    tenant.write(p=A, q="virtual-model/evil/m" if refused else B)  # its branch does not have the other one
+    assert tenant.work.comment(6).code == 0
+    later = tenant.push(p=A, q=A)
+    tenant.forge.proposals[6] = (later, "main")
+    tenant.forge.merge(6, later)
+    tenant.push(p=RISKY)  # without a pull request
+    assert (tenant.apply().code, tenant.live) == (4, {"p": "a", "q": "a"})
 
 
 def test_a_comment_that_is_replaced_once_it_was_merged_approves_nothing(

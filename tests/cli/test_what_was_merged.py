@@ -12,6 +12,7 @@ import pytest
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
+from tests.git_repo import git
 from tests.remote.fake_server import StandIn, standing_in
 from tests.remote.fake_tenant import Tenant
 
@@ -96,21 +97,155 @@ def test_the_comment_shows_why_a_merge_would_approve_nothing(arrange: Callable[[
     assert said in work.forge.bodies[0]
 
 
-def test_one_plan_that_does_not_count_does_not_spoil_the_sum_of_the_others_unless_it_is_part_of_it(work: Work) -> None:
+def test_one_plan_that_does_not_count_does_not_spoil_what_is_newer_unless_it_is_part_of_it(work: Work) -> None:
     commented(work)
     work.take_away("new")
     work.add("other")
     assert work.comment(6).code == 0
     work.add("new")
     work.forge.proposals[6] = ("d" * 40, "main")
-    work.forge.merge(5)
     work.forge.merge(6)
+    work.forge.merge(5)
     ran = work.apply()
     assert (ran.code, work.live) == (4, {"base"})
     assert "(approved no plan: its plan was made for commit " in ran.err
     assert "no approved plan showed the change of virtual-policy/other" in ran.err
     work.take_away("other")
     assert (work.apply().code, work.live) == (0, {"base", "new"})
+
+
+class Branch:
+    """The commits of main, and two pull requests: 5, which shows a new policy, and 7 of a branch that goes on from there, whose
+    plan did not run."""
+
+    def __init__(self, work: Work) -> None:
+        self.work, self.forge, self.folder = work, work.forge, work.project.folder
+        commented(work)
+        self.head = work.forge.proposals[5][0]
+        self.git("switch", "--quiet", "--create=further")
+        self.later = work.commit()
+        self.forge.proposals[7] = (self.later, "main")
+        self.git("switch", "--quiet", "main")
+        self.git("reset", "--quiet", "--hard", f"{work.base}")
+
+    def git(self, *args: str) -> str:
+        return git(self.folder, *args)
+
+    def merge(self, commit: str, *how: str) -> None:
+        """A step of main, by a merge commit if it is not shown `how`."""
+        self.git("merge", "--quiet", *(how or ("--no-ff", "--message=x")), commit)
+
+    def note(self, *numbers: int) -> None:
+        """The service marks pull requests as merged, all in one second."""
+        for number in numbers:
+            self.forge.merge(number)
+            self.forge.now -= 1
+        self.forge.now += 1
+
+
+def with_another(main: Branch) -> None:
+    main.merge(main.later)
+    main.note(7)
+    main.note(5)
+
+
+def in_one_second(main: Branch) -> None:
+    main.merge(main.later)
+    main.note(7, 5)
+
+
+def noted_before_the_other(main: Branch) -> None:
+    main.merge(main.later)
+    main.note(5)
+    main.note(7)
+
+
+def with_a_push(main: Branch) -> None:
+    main.merge(main.later)
+    main.note(5)
+
+
+def without_merge_commits(main: Branch) -> None:
+    main.merge(main.later, "--ff-only")
+    main.note(7, 5)
+
+
+def of_the_same_commit(main: Branch) -> None:
+    main.forge.proposals[7] = main.forge.proposals[5]
+    main.merge(main.head)
+    main.note(7, 5)
+
+
+def for_itself(main: Branch) -> None:
+    main.merge(main.head)
+    main.note(5)
+
+
+def for_itself_and_then_another(main: Branch) -> None:
+    main.forge.files[7] = ["README.md"]
+    for_itself(main)
+    main.merge(main.later)
+    main.note(7)
+
+
+def without_merge_commits_for_itself(main: Branch) -> None:
+    main.forge.files[7] = ["README.md"]
+    main.merge(main.head, "--ff-only")
+    main.note(5)
+    main.merge(main.later, "--ff-only")
+    main.note(7)
+
+
+def squashed(main: Branch) -> None:
+    main.merge(main.head, "--squash")
+    main.note(5)
+
+
+def with_another_that_shows_it(main: Branch) -> None:
+    main.git("switch", "--quiet", "further")
+    assert main.work.comment(7).code == 0
+    main.git("switch", "--quiet", "main")
+    main.merge(main.forge.proposals[7][0])
+    main.note(7, 5)
+
+
+def with_another_after_a_fork(main: Branch) -> None:
+    """A person takes a fork's commit into a branch of their own, where its plan may be made."""
+    main.forge.comments[5].clear()
+    with_another_that_shows_it(main)
+
+
+CAME: dict[Callable[[Branch], None], bool] = {
+    with_another: False,
+    in_one_second: False,
+    noted_before_the_other: False,
+    with_a_push: False,
+    without_merge_commits: False,
+    of_the_same_commit: False,
+    for_itself: True,
+    for_itself_and_then_another: True,
+    without_merge_commits_for_itself: True,
+    squashed: True,
+    with_another_that_shows_it: True,
+    with_another_after_a_fork: True,
+}
+
+
+@pytest.mark.parametrize("came", CAME)
+def test_a_pull_request_that_was_not_merged_for_itself_approves_nothing(came: Callable[[Branch], None], work: Work) -> None:
+    """A service marks each one as merged whose commit is in the branch."""
+    came(Branch(work))
+    ran = work.apply()
+    assert (ran.code, work.live) == ((0, {"base", "new"}) if CAME[came] else (4, {"base"})), ran.err
+    assert ("approved no plan: its commit came into the branch with another merge or a push" in ran.err) is not CAME[came]
+
+
+def test_a_clone_that_lacks_history_approves_nothing(work: Work) -> None:
+    for_itself(Branch(work))
+    (work.project.folder / ".git" / "shallow").write_text(f"{work.base}\n", "ascii")
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "the history of the branch is not known here, which shows what was merged; fetch the whole history" in ran.err
 
 
 def test_several_plans_approve_nothing_under_settings_that_none_of_them_shows(work: Work) -> None:

@@ -12,7 +12,7 @@ import click
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
-from policyctl.cli.ci.merges import ApprovalUse, approvals_in, approvals_of, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import ApprovalPlace, ApprovalUse, approvals_in, approvals_of, waiting_merges, why_not_head
 from policyctl.cli.ci.subject import Subject, subject_of
 from policyctl.cli.console import Console
 from policyctl.cli.environments import with_environments
@@ -20,6 +20,7 @@ from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.selection import parse_overrides, write_overrides
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.git import repository_top
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import (
     NONE,
@@ -168,12 +169,18 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
 def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str, str | None]:
     """The waiting approvals, the newest first; the last one that was applied; the commit of this run; and why none of them
     counts, or None."""
-    directory = repository_path(str(options.dir))
     with open_forge(os.environ) as forge:
         if forge is None:
             return [], None, "", "without a token no approval can be read; start this by hand with the plan's digest"
-        found, applied = approvals_of(forge, subject.name, directory)
-        return found, applied, forge.commit, why_not_head(forge, directory, subject.referred())
+        place = _place(options, subject)
+        found, applied = approvals_of(forge, place)
+        return found, applied, forge.commit, why_not_head(forge, place.directory, place.referred)
+
+
+def _place(options: Options, subject: Subject) -> ApprovalPlace:
+    """What approvals of this step are for."""
+    top = repository_top(options.dir.absolute())
+    return ApprovalPlace(subject.name, repository_path(str(options.dir)), top, subject.referred())
 
 
 def _known_rules(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> str:
@@ -274,25 +281,25 @@ def applied(options: Options, chosen: EnvironmentFilter) -> int:
         with open_forge(os.environ) as forge:
             if forge is None:
                 console.say("without a token nothing is noted on the merged pull requests")
-            elif why := _note(forge, subject, repository_path(str(options.dir)), console):
+            elif why := _note(forge, subject, _place(options, subject), console):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:
         console.say(f"not every merged pull request could be noted as applied: {error}")
     return 0
 
 
-def _note(forge: Forge, subject: Subject, directory: str, console: Console) -> str | None:
+def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console) -> str | None:
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
     access = subject.access()
-    found, last = waiting_merges(forge, subject.name, directory)
-    if why := why_not_head(forge, directory, subject.referred()):
+    found, last = waiting_merges(forge, place.environment, place.directory)
+    if why := why_not_head(forge, place.directory, place.referred):
         return why
-    approvals = approvals_in(found, subject.name, directory)
+    approvals = approvals_in(forge, found, place)
     rules = led_rules(approvals, _known_rules(subject, approvals, last))
     if any(one.begun == forge.commit for one in approvals) or not (rules or subject.logs_in):
         rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
             forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, rules))
-        console.say(f"noted as applied: pull request {merge.name}")
+            console.say(f"noted as applied: pull request {merge.name}")
     return None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from policyctl.ci import open_forge
 from policyctl.ci.comments import approval_in, begun, ends_of, is_in, not_begun
@@ -14,14 +16,26 @@ from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.cli.github_actions import repository_path
 from policyctl.errors import PolicyctlError, StalePlan
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.plan.approval import APPLIED, Approval, held
+from policyctl.plan.approval import APPLIED, NONE, Approval, held
 
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
-def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
-    """The merged pull requests whose plan was not applied yet, with our comments, the newest first; and the approval of the
-    last one that was applied, where the search ends: everything older was applied with it or before it. What is older than all
+_HIDDEN = "no comment shows what it changes"
+_CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
+
+
+class Merged(NamedTuple):
+    """A merged pull request, and our comments on it about one environment, or one selection of several, and directory."""
+
+    merge: Merge
+    ours: list[Comment]
+
+
+def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[Merged], Approval | None]:
+    """The merged pull requests back to the last one that was applied, the newest first: everything older was applied with it or
+    before it. That one is the last of them, here without comments, and its approval comes beside them. What is older than all
     that are read counts as applied too, though nothing is known of it; None if there is nothing older."""
     return _waiting(((merge, forge.comments_on(merge)) for merge in _newest(forge)), environment, directory)
 
@@ -32,15 +46,14 @@ def _newest(forge: Forge) -> Iterator[Merge]:
 
 def _waiting(
     merges: Iterable[tuple[Merge, list[Comment]]], environment: str, directory: str
-) -> tuple[list[tuple[Merge, list[Comment]]], Approval | None]:
-    found: list[tuple[Merge, list[Comment]]] = []
+) -> tuple[list[Merged], Approval | None]:
+    found: list[Merged] = []
     for number, (merge, comments) in enumerate(merges, 1):
         ours = [one for one in comments if is_in(one.body, environment, directory)]
         approval = approval_in([one.body for one in ours], environment, directory)
         if approval is not None and approval.digest == APPLIED:
-            return found, approval
-        if ours:
-            found.append((merge, ours))
+            return [*found, Merged(merge, [])], approval
+        found.append(Merged(merge, ours))
         if number == _LOOKED:
             return found, Approval(APPLIED)
     return found, None
@@ -60,7 +73,7 @@ class SharedMerges:
         """Whether any of them has a plan of an environment that was not applied yet, and the last one that was applied."""
         read = ((merge, self._comments_on(forge, merge)) for merge in self._merges)
         found, applied = _waiting(read, environment, directory)
-        return bool(found), applied
+        return any(one.ours for one in found), applied
 
     def _comments_on(self, forge: Forge, merge: Merge) -> list[Comment]:
         with self._lock:
@@ -70,16 +83,85 @@ class SharedMerges:
             return self._comments[merge.name]
 
 
-def approvals_of(forge: Forge, environment: str, directory: str) -> tuple[list[Approval], Approval | None]:
-    """What those pull requests approve, the newest first, and the last one that was applied."""
-    found, applied = waiting_merges(forge, environment, directory)
-    return approvals_in(found, environment, directory), applied
+class ApprovalPlace(NamedTuple):
+    """What approvals are for: an environment, or a selection of several; the directory, by its path from the repository's top;
+    that top; and the files that its configuration refers to."""
+
+    environment: str
+    directory: str
+    top: Path | None
+    referred: Collection[str]
 
 
-def approvals_in(found: Sequence[tuple[Merge, list[Comment]]], environment: str, directory: str) -> list[Approval]:
-    """What merged pull requests approve: nothing if the plan was not made for what was merged, or not seen then."""
-    made = [(approval_in([ours[-1].body], environment, directory, merge.name), merge, ours[-1]) for merge, ours in found]
-    return [held(one, merge.what, seen=_is_seen(one, merge, ours)) for one, merge, ours in made if one is not None]
+def approvals_of(forge: Forge, place: ApprovalPlace) -> tuple[list[Approval], Approval | None]:
+    """What the merged pull requests approve that wait, the newest first, and the last one that was applied."""
+    found, applied = waiting_merges(forge, place.environment, place.directory)
+    return approvals_in(forge, found, place), applied
+
+
+def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) -> list[Approval]:
+    """What merged pull requests approve: nothing if the plan was not made for what was merged, or not seen then. One without a
+    comment counts only as one of which it is not known what it changes, and only if it changed a file that policies come from
+    and there is something older, which it replaces."""
+    approvals, hidden = list[Approval](), list[Merged]()
+    for one in found:
+        if not one.ours:
+            hidden.append(one)
+            continue
+        newer, hidden = hidden, []
+        if all(approval.subjects is not None for approval in approvals):
+            unknown = (two.merge for two in newer if not _why_not(two, found, place) and _changes(forge, two.merge, place))
+            approvals += [Approval(NONE, merge.name, why=_HIDDEN) for merge in islice(unknown, 1)]
+        approval = approval_in([one.ours[-1].body], place.environment, place.directory, one.merge.name)
+        if approval is None:
+            continue
+        if why := _why_not(one, found, place):
+            approvals.append(Approval(NONE, one.merge.name, why=why, known=True))
+        else:
+            approvals.append(held(approval, one.merge.what, seen=_is_seen(approval, one.merge, one.ours[-1])))
+    return approvals
+
+
+def _changes(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
+    """Whether a pull request changed a file of the directory, or one that its configuration refers to, or may have."""
+    try:
+        files = forge.files(merge)
+    except NotAllowed:
+        return True
+    return files is None or _may_matter(files, place.directory, place.referred)
+
+
+def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
+    """Why a pull request was not merged for itself; empty if it was. What it changes then belongs to what it came along with.
+
+    A service marks each pull request as merged whose commit is in the branch, however that came there, and whatever the rules
+    for merging it are. So the step of the branch that brought the commit must be a merge of just that commit, and no other pull
+    request may have been merged until then that contains it. What was squashed or rebased is in no branch."""
+    try:
+        since, alone = _arrival(place.top, one.merge.what.head)
+    except PolicyctlError as error:
+        return str(error)
+    others = (other.merge for other in found if other.merge.number != one.merge.number and other.merge.what.head in since)
+    along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when for other in others)
+    return _CAME_ALONG if along or not alone else ""
+
+
+def _arrival(top: Path | None, commit: str) -> tuple[Collection[str], bool]:
+    """The commits up to the checked-out one that contain another one, itself included, and whether the step of the branch that
+    brought it was for it alone: a merge of this commit, or the commit itself. Raises PolicyctlError if that is not known."""
+    from policyctl.load.git.repository import WHOLE_HISTORY, find_repository
+
+    repository = None if top is None else find_repository(top)
+    if repository is None or repository.is_shallow:
+        raise PolicyctlError(f"the history of the branch is not known here, which shows what was merged; {WHOLE_HISTORY}")
+    if not _COMMIT.fullmatch(commit) or repository.sizes([commit]) == [None]:
+        return (commit,), True
+    listed = repository.output("rev-list", "--parents", "--topo-order", "--ancestry-path", f"{commit}..HEAD").decode()
+    parents = {one: before for one, *before in map(str.split, listed.splitlines())}
+    step = next(iter(parents), "")
+    while step and parents[step][0] in parents:
+        step = parents[step][0]
+    return (commit, *parents), not step or commit in parents[step]
 
 
 def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
@@ -95,7 +177,7 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
     Call it before the first write: from then on they approve nothing for any other commit, wherever this apply ends. Raises
     StalePlan if one of them was used by another run meanwhile, and RemoteError if it cannot be noted.
     """
-    found = {merge.name: ours[-1] for merge, ours in waiting_merges(forge, environment, directory)[0]}
+    found = {merge.name: ours[-1] for merge, ours in waiting_merges(forge, environment, directory)[0] if ours}
     read = {name: approval_in([one.body], environment, directory, name) for name, one in found.items()}
     for name in uses:
         approval = read.get(name)
@@ -108,7 +190,7 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
 def give_back(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
     """Note on these pull requests that an apply, noted with a `sentence`, did not begin: they approve what they did."""
     for merge, ours in waiting_merges(forge, environment, directory)[0]:
-        if merge.name in uses:
+        if ours and merge.name in uses:
             forge.rewrite(ours[-1], not_begun(ours[-1].body, sentence))
 
 
@@ -142,12 +224,15 @@ def _is_the_same_for(directory: str, referred: Collection[str], forge: Forge, he
         changed = forge.changed(head)
     except NotAllowed:
         return False
-    return changed is not None and not any(name in referred or _concerns(name, directory) for name in changed)
+    return changed is not None and not _may_matter(changed, directory, referred)
 
 
-def _concerns(file: str, directory: str) -> bool:
-    """Whether a file, by its path from the repository's top, may affect a plan of the directory."""
-    return directory == "." or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
+def _may_matter(files: Iterable[str], directory: str, referred: Collection[str]) -> bool:
+    """Whether one of these files, by their paths from the repository's top, may affect a plan of the directory."""
+    return any(
+        directory == "." or file in referred or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
+        for file in files
+    )
 
 
 class ApprovalUse:
