@@ -73,7 +73,6 @@ def test_states(found: Look, state: State) -> None:
         (look("git"), Situation(NOW, paused="the end of a pause"), "the end of a pause"),
         (look("git"), Situation(NOW, unapproved=lambda _: "an approval"), "an approval"),
         (look("remote"), Situation(NOW, unapproved=lambda _: "an approval"), "an approval"),
-        (look("remote")._replace(restores=True), Situation(NOW, unapproved=lambda _: "an approval"), ""),
         (look("remote"), Situation(NOW, heals=3), "a person: it was put back 3 times"),
         (look("remote"), Situation(NOW, heals=2), ""),
     ],
