@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,6 +20,8 @@ from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
 from policyctl.watch.decide import KnownRules, Look
+from tests.conftest import Project
+from tests.git_repo import commit
 
 NAMES = [f"env-{number}" for number in range(20)]
 WAITING = f"sha256:{'0' * 64}"
@@ -38,7 +41,7 @@ class Service:
 
     def merge(self, number: str, state: str, *names: str) -> None:
         """A newer pull request, whose plans for these environments are applied, or wait."""
-        self.merged.insert(0, Merge(number, f"#{number}", datetime.now(UTC), Proposal("d" * 40, "main")))
+        self.merged.insert(0, Merge(number, f"#{number}", datetime.now(UTC), Proposal(number * 40, "main")))
         self.bodies[number] = [f"{comment_marker(name, 'policies')}\n\ntext\n\n<!-- policyctl {state} -->\n" for name in names]
 
     def merges(self, _branch: str) -> Iterator[Merge]:
@@ -65,7 +68,9 @@ class Service:
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+def service(project: Project, monkeypatch: pytest.MonkeyPatch) -> Service:
+    """For a repository, which is the working directory."""
+    commit(project.folder)
     found = Service()
 
     @contextmanager
@@ -91,7 +96,7 @@ class Watching:
         self.now += 1
 
     def settle(self, name: str) -> None:
-        opened = cast("Any", SimpleNamespace(place="policies", referred=(), access=lambda _: "access"))
+        opened = cast("Any", SimpleNamespace(place="policies", top=Path(), referred=(), access=lambda _: "access"))
         look = Look(
             EnvironmentResult(name, "planned"),
             {},
