@@ -1,4 +1,4 @@
-"""What a look of a watch finds out: who moved each policy, and whether a merged pull request approved the plan."""
+"""Whether merged pull requests approved what a look of a watch planned, and how it is reached."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from contextlib import contextmanager, suppress
 from math import inf
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import ApprovalPlace, SharedMerges, approvals_of, begin, give_back, waiting_merges, why_not_head
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, standing
-from policyctl.plan.change import Change, normal_of
-from policyctl.plan.drift import Moved
-from policyctl.policy.document import canonical_text
-from policyctl.policy.memo import content_key
-from policyctl.watch.decide import KnownRules, Look, Synced, SyncedPolicies
+from policyctl.watch.decide import KnownRules, Look, Synced
 
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge
     from policyctl.cli.watch_source import Opened
     from policyctl.plan.safety import Review
-    from policyctl.remote.protocol import Reader
 
 _LATE_SECONDS = 60.0  # after this a service lists each merge that was in the files when they came into use
 _WHOSE = "an approval"
@@ -49,86 +44,6 @@ def looked(look: Look) -> tuple[Opened, Review]:
     opened, _, review = cast("LookedPlan", look.plan)
     assert review is not None  # noqa: S101 - without one nothing differs, so neither an apply nor an approval is asked for
     return opened, review
-
-
-class RowsOnce:
-    """A reader whose list is read once, so that what is decided and what is planned rest on the same rows."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._rows: list[Any] | None = None
-
-    def __enter__(self) -> RowsOnce:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """The reader's owner closes it."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._reader, name)
-
-    def rows(self) -> list[Any]:
-        if self._rows is None:
-            self._rows = [*self._reader.rows()]
-        return self._rows
-
-    def key(self) -> str:
-        """A hash of all rows; empty if they are not plain values."""
-        try:
-            found = content_key(self.rows())
-        except (TypeError, ValueError):
-            return ""
-        return "" if found is None else found.hex()
-
-
-def side_of(synced: Synced, files: str, rows: str) -> Moved | None:
-    """Who moved, as far as that follows from when the environment was last seen in sync: the side that is as it was did not."""
-    if not rows or (synced.files == files) == (synced.rows == rows):
-        return None
-    return "remote" if synced.files == files else "git"
-
-
-class Moves(NamedTuple):
-    """Who moved each change, by name; what policies were, and may be once they are begun; and whether they only put back what
-    was in sync before, under the safety settings of then."""
-
-    sides: Mapping[str, Moved]
-    was: str = ""
-    begun: str = ""
-    restores: bool = False
-
-
-def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str, base: str) -> Moves:
-    """Who moved: by what each policy was in sync, which is certain, unless an audit record has it; without either by Git
-    history. `rules` are the safety settings of now, and `base` what each policy is once the plan is applied."""
-    changes = review.plan.changes
-    known = SyncedPolicies(synced.base, synced.begun) if synced.base else None
-
-    def moved(change: Change) -> Moved:
-        drift = review.drifts.get(change.name)
-        if known is not None and (drift is None or drift.basis != "audit"):
-            return known.side(change)
-        return "unknown" if drift is None else drift.moved
-
-    sides = {change.name: side or moved(change) for change in changes}
-    if known is None:
-        return Moves(sides)
-    restores = rules == synced.rules and {*sides.values()} == {"remote"} and all(map(known.puts_back, changes))
-    return Moves(sides, *known.beginning(changes, base), restores)
-
-
-def base_of(review: Review, *, models: bool) -> str:
-    """What each policy and model is once the plan is applied, in scope or not: the scope may be another one by then. `models`
-    is whether models were compared."""
-    found = dict.fromkeys(review.live, "")  # for those of which it is not clear what they are
-    found |= {name: live.text for name, live in review.models_before.items()}
-    found |= {name: canonical_text(document) for name, document in review.policies.items()}
-    for change in review.plan.changes:
-        if change.after is None:
-            found.pop(change.name, None)
-        elif change.kind == "model":
-            found[change.name] = canonical_text(normal_of(change.after))
-    return SyncedPolicies.text_of(found, models=models)
 
 
 class Taken(NamedTuple):
@@ -270,14 +185,15 @@ class UsedApprovals:
                     raise RemoteError(why)
             ends = [led_rules(found, known) for known in _known_rules(look, last)]
             rules = look.rules if look.rules in ends else ends[0]
-            seen = {one.source for one in found}  # what was merged since is not in these files
+            noted, seen = _name_of(last), {one.source for one in found}  # what was merged since is not in these files
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]) if found else ():
                 for one in comments if merge.name in seen else ():
                     sentence = "Applied, as policyctl watch found."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
+                    noted = merge.name
             self._taken.pop(name, None)
             self._note_settled(name, began)
-            return KnownRules(rules, rules if found else _noted(last))
+            return KnownRules(rules, noted)
 
     def _read_once(self, forge: Forge, opened: Opened, name: str) -> tuple[float, bool, Approval | None]:
         """Whether anything waits for an environment, and the last that was applied, by what was read once for all of them while
@@ -297,32 +213,49 @@ class UsedApprovals:
                 self._settled.add(name)
 
 
-def unapproved_access(opened: Opened, name: str, access: str, known: str) -> str | None:
+def unapproved_access(opened: Opened, name: str, access: str, synced: Synced) -> tuple[str | None, KnownRules | None]:
     """Why this way to the remote of an environment (see `access_at`) is not approved: merged pull requests that wait do not
-    lead to it from the one that is `known`, nor from the one that the last noted apply used. None if they do. Raises
-    RemoteError when the service cannot be asked."""
+    lead to it from the one that is known, nor from the one that a later noted apply used. None if they do. Raises RemoteError
+    when the service cannot be asked.
+
+    Of an environment that is new to this watch the second value has the last apply that was noted by now, maybe for another
+    one that had its name: only a later one counts.
+    """
     with _forge(opened) as forge:
         if isinstance(forge, str):
-            return f"no approval can be read: {forge}"
+            raise RemoteError(f"no approval can be read: {forge}")
         found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
         if why := why_not_head(forge, opened.place, opened.referred):
-            return why
-    is_shown = any(access == reached(found, one, ()) for one in (Approval(APPLIED, access=known), last))
-    return None if is_shown else "no merged pull request shows it; read it, then start the watch with another --state"
+            return why, None
+    begins = not (synced.access or synced.noted)
+    ways = (Approval(APPLIED, access=synced.access), None if begins else _later(last, synced.known))
+    if any(access == reached(found, one, ()) for one in ways):
+        return None, None
+    why = "no merged pull request shows it; read it, then start the watch with another --state"
+    if synced.access:
+        return why, None
+    first = "or apply it by hand, and note that with policyctl ci applied: nothing was noted since this watch first saw it"
+    return f"{why}, {first}", KnownRules(noted=_name_of(last)) if begins else None
 
 
 def _known_rules(look: Look, last: Approval | None) -> list[str]:
-    """The safety settings that were approved when those approvals began that wait now: what this watch remembers, or what the
-    `last` apply noted, if it is another one than the watch knows of. If it is not known which of them is newer, both."""
-    known, noted = cast("LookedPlan", look.plan).known, _noted(last)
-    if noted in (NONE, known.noted):
+    """The safety settings that were approved when those approvals began that wait now: what this watch remembers, or what a
+    later apply noted. If it is not known whether the `last` one is later, both."""
+    known = cast("LookedPlan", look.plan).known
+    later = _later(last, known)
+    if later is None or not later.rules:
         return [known.rules]
-    return [noted] if known.noted or not known.rules else [known.rules, noted]
+    return [later.rules] if known.noted or not known.rules else [known.rules, later.rules]
 
 
-def _noted(last: Approval | None) -> str:
-    """The safety settings that the last apply noted, or `none`."""
-    return (last is not None and last.rules) or NONE
+def _later(last: Approval | None, known: KnownRules) -> Approval | None:
+    """The last apply that was noted, if it is another one than a watch knows of."""
+    return None if _name_of(last) == known.noted else last
+
+
+def _name_of(last: Approval | None) -> str:
+    """The pull request on which the last apply was noted, or `none`."""
+    return (last is not None and last.source) or NONE
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe
-from policyctl.cli.watch_look import LookedPlan, RowsOnce, UsedApprovals, base_of, looked, moves_of, side_of, unapproved_access
+from policyctl.cli.watch_look import LookedPlan, UsedApprovals, looked, unapproved_access
+from policyctl.cli.watch_moves import RowsOnce, base_of, moves_of, side_of
 from policyctl.cli.watch_source import Opened, WatchSource
 from policyctl.errors import Incomplete, LoginRefused, PolicyctlError, Refused, Unreachable
 from policyctl.load.environment import Config, Environment
@@ -222,13 +223,14 @@ class EnvironmentWork:
     def unapproved(self, name: str, look: Look) -> str | None:
         return self._approvals.unapproved(look, name)
 
-    def new_access(self, name: str, own: Watched, known: str) -> str | None:
+    def new_access(self, name: str, own: Watched, synced: Synced) -> tuple[str | None, KnownRules | None]:
+        known = None
         try:
-            why = unapproved_access(self.opened, name, own.access, known)
+            why, known = unapproved_access(self.opened, name, own.access, synced)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
             why = text_of(error)
         new = "remote, auth or ca_file is not what was used before, so nothing logs in"
-        return None if why is None else f"{new}: {why}"
+        return None if why is None else f"{new}: {why}", known
 
     def owes(self, name: str) -> bool:
         return self._approvals.owes(name)

@@ -24,8 +24,8 @@ Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
 class KnownRules(NamedTuple):
-    """Hashes of the safety settings with which a watch began, or that were approved since, and of those that the last apply
-    had noted on a pull request by then: `none` if none had, and empty if that is not known."""
+    """A hash of the safety settings with which a watch began, or that were approved since, and the pull request on which the
+    last apply was noted by then: `none` if none was. What is not known is empty."""
 
     rules: str = ""
     noted: str = ""

@@ -26,7 +26,6 @@ FILE = "watch.jsonl"
 FORMAT = "policyctl/watch"
 VERSION = 1
 _MAX_BYTES = 256 << 20
-_HELD = ("approved", "access", "rules", "noted")  # of an environment that is gone
 _SPARE = 1000  # lines beyond those that are needed, before the file is written anew
 
 
@@ -200,11 +199,10 @@ class Memory:
         self.set_synced(name, files=files, rows=rows, base=base, begun="")
 
     def keep(self, names: Collection[str]) -> None:
-        """Forget the environments that are not among these any more. Where plans need approvals, not what holds their settings
-        back: they may come back with others."""
+        """Forget the environments that are not among these any more, but for those that need approvals: that they do. One that
+        comes back is new: others may have had its remote since, with stricter settings."""
         gone = self._known.keys() - set(names)
-        keys = _HELD if self._needs_approvals else ()
-        held = {name: found for name in gone if (found := {key: one for key, one in self._known[name].items() if key in keys})}
+        held: dict[str, dict[str, Any]] = {name: {"approved": True} for name in gone if self._approved(name)}
         if any(self._known[name] != held.get(name) for name in gone):
             with self._lock:
                 self._known = {name: one for name, one in self._known.items() if name not in gone} | held

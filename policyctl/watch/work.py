@@ -56,8 +56,9 @@ class Work(Protocol):
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
 
-    def new_access(self, name: str, own: Watched, known: str, /) -> str | None:
-        """Why another way to the remote than the one that was `known` is not approved; None if it is. Never raises."""
+    def new_access(self, name: str, own: Watched, synced: Synced, /) -> tuple[str | None, KnownRules | None]:
+        """Why another way to the remote than the one that was known is not approved; None if it is. Of an environment of which
+        nothing is known, also the last apply that was noted by now. Never raises."""
 
     def outdated(self) -> str | None:
         """Why the files in use may not be the newest; None if they are, at a time after this was called. Never raises."""
@@ -146,7 +147,7 @@ def visit_environment(
     what may be applied from now on, here or by others, and what an apply in part wrote. `calm` is whether it was in sync when
     it was last looked at, with this revision. Raises only what `begin` does."""
     began = clock.seconds()
-    why_not = _why_not_reached(work, name, own, situation)
+    why_not, known = _why_not_reached(work, name, own, situation.synced)
     look = why_not or _look(work, name, own, situation.synced)
     try:
         if not may_write():
@@ -163,19 +164,19 @@ def visit_environment(
     if look.was and applied is not None and applied.code == Incomplete.exit_code:  # what it wrote may be put back by hand soon
         begin(_look(work, name, own, situation.synced._replace(base=look.was, begun=look.begun)))
     access = "" if why_not else own.access
-    visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
+    visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked, known)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
         return visit._replace(known=work.settle(name, look))
     return visit
 
 
-def _why_not_reached(work: Work, name: str, own: Watched, situation: Situation) -> Look | None:
-    """The look that is not made, because nothing shows that its remote may be reached in this way; None if it may."""
-    known = situation.synced.access
-    if own.access == known or (why := work.new_access(name, own, known)) is None:
-        return None
+def _why_not_reached(work: Work, name: str, own: Watched, synced: Synced) -> tuple[Look | None, KnownRules | None]:
+    """The look that is not made, because nothing shows that its remote may be reached so, or None; see `new_access`."""
+    why, known = (None, None) if own.access == synced.access else work.new_access(name, own, synced)
+    if why is None:
+        return None, known
     failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
-    return Look(failed, problem="refused", fingerprint=own.fingerprint)
+    return Look(failed, problem="refused", fingerprint=own.fingerprint), known
 
 
 def _look(work: Work, name: str, own: Watched, synced: Synced) -> Look:

@@ -343,8 +343,8 @@ def test_settings_that_others_noted_before_the_watch_began_do_not_come_back(sync
     assert "waits for an approval" in look(synced, "--state", "another")
 
 
-def test_what_was_in_sync_is_not_forgotten_for_a_name_that_was_away(synced: Work) -> None:
-    """Git history would take what others have for an edit."""
+def test_an_environment_that_was_away_is_new(synced: Work) -> None:
+    """Another one may have had its remote meanwhile, and Git history would take what others have for an edit."""
     usual = (synced.project.policies / "policyctl.yaml").read_text("utf-8")
     synced.project.write("policyctl.yaml", usual.replace("{local:", "{other:"))
     push(synced)
@@ -352,7 +352,9 @@ def test_what_was_in_sync_is_not_forgotten_for_a_name_that_was_away(synced: Work
     widened(synced)
     synced.project.policy("theirs", "virtual-model/evil/m")
     push(synced)
-    assert_waits(synced)
+    before = contents()
+    assert "refused" in look(synced)
+    assert contents() == before
 
 
 def test_git_history_alone_puts_nothing_back(synced: Work) -> None:
@@ -509,6 +511,56 @@ def test_a_new_environment_is_not_released_by_what_was_pushed_before_it_was_seen
         push(work)
         assert "waits for an approval" in look(work, "--all")
         assert "virtual-model/evil/m" not in models_of(live).values()
+
+
+def added_as(work: Work, monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """A pull request that adds an environment, which a person applies then. It has no plan before the merge."""
+    with monkeypatch.context() as job:
+        job.setenv("POLICYCTL_ENV", name)
+        assert work.comment(number).code == 0
+    assert "has no plan" in work.forge.comments[number][-1]["body"]
+    push(work)
+    work.forge.merge(number, str(work.forge.head))
+    assert f"{name}  refused" in look(work, "--all")
+    assert work.policyctl("apply", "--env", name, "--yes").code == 0
+    head, work.forge.head = work.forge.head, COMMIT
+    assert "noted as applied" in work.on_main("ci", "applied", "--env", name).err
+    work.forge.head = head
+    push(work)
+    work.base = work.forge.head
+    assert f"{name}  in_sync" in look(work, "--all")
+
+
+@pytest.mark.parametrize("between", [True, False])
+def test_a_name_from_the_past_does_not_bring_back_its_settings(
+    work: Work, monkeypatch: pytest.MonkeyPatch, between: bool
+) -> None:
+    """Those of the name that it has now are strict. What was noted for the old name is older than that."""
+    monkeypatch.setenv("WXO_TOKEN", SECRET)
+    monkeypatch.setenv("DEV_TOKEN", SECRET)
+    work.project.policy("base", MODELS[0])
+    live = tenant(base=MODELS[0])
+    with standing_in(live) as server, standing_in(tenant(base=MODELS[0])) as other:
+        usual = environment("dev", other.url, HEALS, "DEV_TOKEN")
+        wide = environment("production", server.url, HEALS)
+        write(work, usual)
+        push(work)
+        work.base = work.forge.head
+        look(work, "--all")
+        write(work, usual, wide)
+        added_as(work, monkeypatch, "production", 5)
+        write(work, usual, environment("prod", server.url, HEALS).replace("virtual-policy/*", "virtual-policy/b*"))
+        added_as(work, monkeypatch, "prod", 6)
+        if between:
+            write(work, usual)
+            push(work)
+            look(work, "--all")
+        write(work, usual, wide)
+        push(work)
+        look(work, "--all")
+        live.put(next(iter(tenant(theirs=MODELS[0]).rows.values())))
+        assert "applied" not in look(work, "--all")
+        assert "theirs" in live.rows
 
 
 def test_an_environment_of_which_no_approved_settings_are_known_is_not_released(synced: Work) -> None:

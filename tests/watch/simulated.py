@@ -112,8 +112,8 @@ class SimulatedWork:
     def unapproved(self, _name: str, _look: Look) -> str | None:
         return None
 
-    def new_access(self, _name: str, _own: Watched, _known: str) -> str | None:
-        return "no approval shows it"
+    def new_access(self, _name: str, _own: Watched, _synced: Synced) -> tuple[str | None, KnownRules | None]:
+        return "no approval shows it", None
 
     def uncommitted(self) -> str | None:
         return None

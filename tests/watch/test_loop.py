@@ -316,9 +316,9 @@ class Led(Blocking):
         assert own.access == "here"
         return super().look(name, own, synced=synced)._replace(rules="strict")
 
-    def new_access(self, name: str, own: Watched, known: str) -> str | None:
+    def new_access(self, name: str, own: Watched, synced: Synced) -> tuple[str | None, KnownRules | None]:
         self.asked.set()
-        return super().new_access(name, own, known)
+        return super().new_access(name, own, synced)
 
     def settle(self, name: str, look: Look) -> KnownRules | None:
         self.asked.set()

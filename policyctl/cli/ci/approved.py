@@ -298,6 +298,8 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
     rules = led_rules(approvals, _known_rules(subject, approvals, last))
     if any(one.begun == forge.commit for one in approvals) or not (rules or subject.logs_in):
         rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
+    if not any(one.ours for one in found):
+        return f"none that waits to be applied has a comment for {subject.name}"
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
             forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, rules))

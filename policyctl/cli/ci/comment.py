@@ -180,11 +180,14 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
 
 def _outdate(forge: Forge, environment: str | None, options: Options) -> None:
     """Mark the comments about the directory as outdated: those of the environment, or of the selection, or without one all,
-    because the default environment is not known when plan did not read the configuration."""
+    because the default environment is not known when plan did not read the configuration. An environment without a comment
+    gets one: there its first apply is noted, if it is new."""
     directory = repository_path(str(options.dir))
-    for old in forge.comments():
-        if is_in(old.body, environment, directory):
-            forge.comment(outdated(old.body, forge.link), old)
+    found = [one for one in forge.comments() if is_in(one.body, environment, directory)]
+    for old in found:
+        forge.comment(outdated(old.body, forge.link), old)
+    if environment is not None and not found:
+        forge.comment(outdated(comment_marker(environment, directory), forge.link), None)
 
 
 DRIFT_EPILOG = """\b

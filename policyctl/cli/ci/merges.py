@@ -50,7 +50,7 @@ def _waiting(
     found: list[Merged] = []
     for number, (merge, comments) in enumerate(merges, 1):
         ours = [one for one in comments if is_in(one.body, environment, directory)]
-        approval = approval_in([one.body for one in ours], environment, directory)
+        approval = approval_in([one.body for one in ours], environment, directory, merge.name)
         if approval is not None and approval.digest == APPLIED:
             return [*found, Merged(merge, [])], approval
         found.append(Merged(merge, ours))
