@@ -366,7 +366,7 @@ def test_a_remote_that_moved_since_the_plan_is_not_written_to(github: Forge, tmp
     github.merge(5)
     *_, refused = repository.runner.github("apply")
     assert (refused.code, repository.live) == (4, {"new"})
-    assert "no approved plan showed the change of virtual-policy/new" in refused.said
+    assert "the plan is not the sum of theirs" in refused.said
 
 
 def test_a_branch_that_loosens_a_rule_is_held_to_the_old_one(github: Forge, tmp_path: Path, policyctl: Policyctl) -> None:
@@ -581,7 +581,7 @@ def test_merges_whose_runs_were_dropped_are_applied_by_the_next_one(
         github.merge(number)
     steps = repository.runner.github("apply")
     assert codes(steps) == APPLIED
-    assert "approved by 3 pull requests together: #5, #6, #7" in steps[2].said
+    assert "approved by 3 pull requests: #5, #6, #7" in steps[2].said
     assert repository.live == {"example", "web", "api", "bot"}
     assert all("Applied by [this run](" in github.comments[number][-1]["body"] for number in (5, 6, 7))
 
