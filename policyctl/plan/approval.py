@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import NamedTuple, Protocol
 
 from policyctl.plan.settings import Override
@@ -120,7 +121,7 @@ class Approval(NamedTuple):
 
     @property
     def parts(self) -> list[Approval]:
-        """What it approves in each of several environments, else itself: an interrupted apply may be done with some."""
+        """What it approves in each of several environments, else itself."""
         if sum(self.environments.values()) != len(self.prints):
             return [self]
         found, begin = [], 0
@@ -233,12 +234,13 @@ def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Appro
 
 def adds_up(approvals: Sequence[Approval], plan: Approvable) -> bool:
     """Whether the plan is exactly the sum of what counts of approvals (see `standing`): each change was shown in one, and each
-    of those is there whole, has nothing left to do, or was begun, and this is what is left. So is what it does by way of other
-    policies."""
+    of those is there whole, in every environment, has nothing left to do, or was begun, and this is what is left. So is what it
+    does by way of other policies."""
     left, covered = set(plan.prints), set[str]()
-    for one in approvals:
-        own = set(one.prints)
-        if own & left and not (own <= left or one.begun):
+    for _, parts in groupby(approvals, key=lambda one: one.source):
+        together = list(parts)
+        own = {mark for one in together for mark in one.prints}
+        if own & left and not (own <= left or together[0].begun):
             return False
         covered |= own & left
     return covered == left and not moved_otherwise(approvals, plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 import pytest
 
@@ -21,6 +22,7 @@ from policyctl.plan.approval import (
 )
 from policyctl.plan.settings import Override
 
+NUMBERS = count(5)
 NOW, THEN = "c" * 40, "d" * 40  # the commit of a run, and another one
 
 
@@ -53,7 +55,7 @@ def shown(
     *changes: str, begun: str = "", digest: str = "sha256:shown", known: bool = True, edited: str = "", **traffic: str
 ) -> Approval:
     prints, replaces = tuple(map(mark, changes)), frozenset(subject_of(mark(name)) for name in edited.split())
-    return Approval(digest, "#5", prints=prints, traffic=traffic, begun=begun, known=known, replaces=replaces)
+    return Approval(digest, f"#{next(NUMBERS)}", prints=prints, traffic=traffic, begun=begun, known=known, replaces=replaces)
 
 
 SUMS: dict[str, tuple[list[Approval], Changes, bool]] = {
@@ -118,13 +120,15 @@ def test_a_digest_counts_for_the_newest_merge_alone(case: str) -> None:
 def test_in_several_environments_a_newer_merge_replaces_only_what_it_changes_there() -> None:
     def of_both(dev: str, prod: str) -> Approval:
         prints = tuple(print_of([where], [where, one]) for where, one in (("dev", dev), ("prod", prod)))
-        return Approval("sha256:shown", prints=prints, environments={"dev": 1, "prod": 1}, known=True)
+        return Approval("sha256:shown", "#5", prints=prints, environments={"dev": 1, "prod": 1}, known=True)
 
     older = of_both("p=1", "p=1")
-    newer = Approval("sha256:shown", prints=of_both("p=2", "p=2").prints[1:], environments={"prod": 1}, known=True)
+    newer = Approval("sha256:shown", "#6", prints=of_both("p=2", "p=2").prints[1:], environments={"prod": 1}, known=True)
     now = (older.prints[0], newer.prints[0])
     assert adds_up(standing([newer, older], NOW), Changes(now))
     assert not adds_up(standing([newer, older], NOW), Changes(older.prints))
+    assert not adds_up(standing([older], NOW), Changes(older.prints[:1]))
+    assert adds_up(standing([older._replace(begun=NOW)], NOW), Changes(older.prints[:1]))
 
 
 @pytest.mark.parametrize(
