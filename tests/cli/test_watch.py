@@ -566,7 +566,7 @@ def test_what_was_applied_by_hand_uses_its_approval_too(work: Work) -> None:
     assert "Applied, as policyctl watch found" in work.forge.comments[5][-1]["body"]
 
 
-def test_an_environment_that_comes_back_or_has_another_name_needs_approvals_as_before(work: Work) -> None:
+def test_an_environment_that_comes_back_needs_approvals_as_before_and_one_of_another_name_a_person(work: Work) -> None:
     work.project.write("policyctl.yaml", APPROVED)
     work.settle()
     assert work.policyctl("watch", "--once").code == 0
@@ -574,11 +574,11 @@ def test_an_environment_that_comes_back_or_has_another_name_needs_approvals_as_b
     work.project.write("policyctl.yaml", other)
     work.forge.head = work.commit()
     work.policyctl("watch", "--once")
-    for again in ("local", "renamed"):
+    for again, held in (("local", "waits for an approval"), ("renamed", "nothing logs in")):
         work.project.write("policyctl.yaml", f"environments: {{{again}: {{remote: local, watch: {{apply: on-merge}}}}}}\n")
         work.project.policy("web")
         work.forge.head = work.commit()
-        assert "waits for an approval" in work.policyctl("watch", "--once").out
+        assert held in work.policyctl("watch", "--once").out
     assert "web" not in work.live
 
 
