@@ -68,7 +68,7 @@ class UsedApprovals:
         self._files: Mapping[str, str] = {}
         self._lock = Lock()
         self._owing: set[str] = set()  # environments that are in sync, which could not be noted
-        self._noted: dict[str, list[str]] = {}  # by environment, the pull requests on which the last use was noted
+        self._uses: dict[str, list[Approval]] = {}  # by environment, those that approved its last plan
 
     def use(self, files: Mapping[str, str]) -> None:
         """Note that other files are in use, by environment a hash of each: what was taken for those of before is used up."""
@@ -79,16 +79,17 @@ class UsedApprovals:
             self._taken = {name: one for name, one in self._taken.items() if files.get(name) == one.fingerprint}
 
     def unapproved(self, look: Look, name: str) -> str | None:
-        """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which is
-        used then.
+        """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which `begin`
+        uses.
 
         An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), under the safety
         settings and the way to the remote of now. What only puts back what was in sync needs none, unless approved settings
         that wait led away from those of then. Raises PolicyctlError when the service cannot be asked.
         """
+        self._uses.pop(name, None)
         if look.restores:
             return self._led_away(look, name)
-        (opened, review), files = looked(look), look.fingerprint
+        opened, review = looked(look)
         plan = review.plan
         with _forge(opened) as forge:
             if isinstance(forge, str):
@@ -105,15 +106,24 @@ class UsedApprovals:
                 merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
                 why = f"no merged plan {merged} is this one ({plan.digest})"
                 return f"{_WHOSE}: {why}; policyctl apply by hand, or a new pull request"
-            holding = [one for one in found if one.holds(forge.commit)]
-            try:
-                new = [one.source for one in holding if not one.begun]
-                begin(forge, name, opened.place, new, _USED)
-            except PolicyctlError as error:
-                return f"{_WHOSE}, which cannot be noted as used: {error}"
-        self._noted[name] = new
-        self._take(name, files, holding, self._commits(name) | dict.fromkeys(new, forge.commit))
+            self._uses[name] = [one for one in found if one.holds(forge.commit)]
         return None
+
+    def begin(self, look: Look, name: str) -> list[str]:
+        """Note on the pull requests that approved the plan of a look that this is applied now, before its first write, or
+        before it is handed to others. Returns those on which that was not noted yet. Raises PolicyctlError if it cannot be."""
+        uses, opened = self._uses.pop(name, ()), looked(look)[0]
+        new = [one.source for one in uses if not one.begun]
+        if uses:
+            with _forge(opened) as forge:
+                try:
+                    if isinstance(forge, str):
+                        raise RemoteError(forge)
+                    begin(forge, name, opened.place, new, _USED)
+                except PolicyctlError as error:
+                    raise PolicyctlError(f"it cannot be noted that an approval is used: {error}") from None
+                self._take(name, look.fingerprint, uses, self._commits(name) | dict.fromkeys(new, forge.commit))
+        return new
 
     def _led_away(self, look: Look, name: str) -> str | None:
         """Why the settings under which this watch was in sync do not count any more; None if they do, as far as is known."""
@@ -146,12 +156,9 @@ class UsedApprovals:
         found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
         return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found], last
 
-    def noted(self, name: str) -> list[str]:
-        """The pull requests on which it was noted that they are used, for the apply that follows; asked once."""
-        return self._noted.pop(name, [])
-
     def give_back(self, opened: Opened, name: str, noted: Collection[str]) -> None:
-        """Note on these pull requests that the apply did not begin. If that cannot be done, their approvals stay used."""
+        """Note on these pull requests that what was handed to others did not begin. If that cannot be done, their approvals
+        stay used."""
         with suppress(Exception), _forge(opened) as forge:
             if not isinstance(forge, str):
                 give_back(forge, name, opened.place, noted, _USED)

@@ -133,11 +133,13 @@ class QueueWork(EnvironmentWork):
         runner = QueueRunner(self._queue, order, lambda _: identity, is_over, lonely.append)
         try:
             self._lead.check()
+            noted = self._approvals.begin(look, name)  # a worker has no token
             runner.submit([name])
             [result] = runner.work(lambda _: look.result)
         except PolicyctlError as error:
             return failed_look(look.result, error)
         if result.status == "not begun":
+            self._approvals.give_back(opened, name, noted)
             if not lonely:
                 return None
             result = replace(result, reason=lonely[0])

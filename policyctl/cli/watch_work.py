@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from policyctl import __version__
 from policyctl.cli.apply_options import within_windows
+from policyctl.cli.ci.merges import FirstWrite
 from policyctl.cli.console import CollectingConsole, Console
 from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome
@@ -239,12 +241,9 @@ class EnvironmentWork:
         return self._approvals.settle(look, name)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult | None:
-        noted = self._approvals.noted(name)
         with self._outputs.span("apply", environment=name, changes=look.result.changes) as span:
             applied = self._applied(name, look)
             span.note(result="withdrawn" if applied is None else "failed" if applied.failed else "applied")
-        if applied is None and noted:
-            self._approvals.give_back(looked(look)[0], name, noted)
         return applied
 
     def _applied(self, name: str, look: Look) -> EnvironmentResult | None:
@@ -253,7 +252,8 @@ class EnvironmentWork:
             session = opened.fleet.session(name)
             audit = None if self._audit is None else replace(self._audit, commit=opened.mirrored)
             in_scope = session.environment.settings.in_scope
-            settings = ApplySettings(command="policyctl watch", audit=audit, in_scope=in_scope)
+            begins = FirstWrite(partial(self._approvals.begin, look, name))
+            settings = ApplySettings(command="policyctl watch", audit=audit, in_scope=in_scope, begins=begins)
             settings = within_windows(settings, session.environment, None)
             applied = apply_plan(review, session.url, session.access, settings, _Events(self))
             return with_outcome(look.result, applied)

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -578,19 +579,47 @@ def test_what_people_applied_and_took_back_is_used_up_at_the_first_look(seen: bo
     assert watched.live["p"] == "a"
 
 
-def test_what_was_withdrawn_before_it_began_uses_no_approval(watched: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ends", [lambda *_: None, lambda _work, _name, look: replace(look.result, status="failed", code=1)])
+def test_an_apply_that_ends_before_its_first_write_uses_no_approval(
+    watched: TenantOf, monkeypatch: pytest.MonkeyPatch, ends: Callable[..., object]
+) -> None:
+    """Other files are in use by then, the time to write is over, or the lock cannot be had."""
     watched.refuses = False
     watched.merge(5, p=RISKY, q=B)
     approved = watched.forge.bodies[0]
-    seen: list[str] = []
-    with monkeypatch.context() as busy:
-        busy.setattr(EnvironmentWork, "_applied", lambda *_: seen.append(watched.forge.bodies[0]))
-        assert "another look" in watched.work.policyctl("watch", "--once").out
-    assert ["Used by policyctl watch" in one for one in seen] == [True]
-    assert watched.forge.bodies[0].splitlines()[:-2] == approved.splitlines()[:-2]
+    with monkeypatch.context() as ending:
+        ending.setattr(EnvironmentWork, "_applied", ends)
+        assert "in_sync" not in watched.work.policyctl("watch", "--once").out
+    assert watched.forge.bodies[0] == approved
     watched.push()
     assert watched.work.policyctl("watch", "--once").code == 0
     assert watched.live == {"p": "risky", "q": "b"}
+
+
+def test_a_note_that_fails_leaves_the_others_as_they_were(watched: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third pull request comes before the next try."""
+    watched.refuses = False
+    watched.merge(5, p=RISKY)
+    watched.work.settle()
+    watched.merge(6, q=B)
+    rewrite = ForgeClient.rewrite
+    noted = list[str]()
+
+    def once(client: ForgeClient, old: Comment, body: str) -> None:
+        noted.append(old.path)
+        if len(noted) == 2:
+            raise NotAllowed("slow down")
+        rewrite(client, old, body)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(ForgeClient, "rewrite", once)
+        assert "it cannot be noted that an approval is used: slow down" in watched.work.policyctl("watch", "--once").out
+    assert watched.live == {"p": "a", "q": "a"}
+    assert noted[2] == noted[0]
+    watched.work.settle()
+    watched.merge(7, r=B)
+    assert watched.work.policyctl("watch", "--once").code == 0
+    assert watched.live == {"p": "risky", "q": "b", "r": "b"}
 
 
 def test_what_was_noted_by_another_meanwhile_stays() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -175,8 +177,24 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
     """Note on merged pull requests, by their names, that an apply of the checked-out commit begins to write what they approve.
 
     Call it before the first write: from then on they approve nothing for any other commit, wherever this apply ends. Raises
-    StalePlan if one of them was used by another run meanwhile, and RemoteError if it cannot be noted.
+    StalePlan if one of them was used by another run meanwhile, and RemoteError if it cannot be noted; those that were noted
+    before then count again.
     """
+    noted = list[str]()
+    try:
+        for name, note in _notes(forge, environment, directory, uses, sentence):
+            note()
+            noted.append(name)
+    except PolicyctlError:
+        with suppress(PolicyctlError):
+            give_back(forge, environment, directory, noted, sentence)
+        raise
+
+
+def _notes(
+    forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What notes it on each of these that is not noted yet. Raises StalePlan."""
     found = {merge.name: ours[-1] for merge, ours in waiting_merges(forge, environment, directory)[0] if ours}
     read = {name: approval_in([one.body], environment, directory, name) for name, one in found.items()}
     for name in uses:
@@ -184,7 +202,8 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
         if approval is None or not approval.holds(forge.commit):
             raise StalePlan(f"another run used the approval of pull request {name} meanwhile; nothing more is written")
         if not approval.begun:
-            forge.rewrite(found[name], begun(found[name].body, sentence, forge.commit, found[name].changed))
+            body = begun(found[name].body, sentence, forge.commit, found[name].changed)
+            yield name, partial(forge.rewrite, found[name], body)
 
 
 def give_back(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
@@ -235,30 +254,40 @@ def _may_matter(files: Iterable[str], directory: str, referred: Collection[str])
     )
 
 
-class ApprovalUse:
-    """Notes, directly before the first write of an apply, that this uses the approvals that `ci approved` named. For several
-    threads."""
+class FirstWrite:
+    """Notes something directly before the first write of an apply. For several threads."""
 
-    def __init__(self, directory: Path, uses: Sequence[str]) -> None:
-        """`uses` has what the comments are for, an environment or several, and the names of the pull requests."""
-        self._directory, (self._environment, *self._uses) = directory, uses
-        self._lock, self._failed = Lock(), PolicyctlError("")
+    def __init__(self, note: Callable[[], object]) -> None:
+        """`note` raises PolicyctlError if it cannot be noted."""
+        self._note, self._lock, self._is_noted = note, Lock(), False
+        self._failed = PolicyctlError("")
 
     def __call__(self) -> None:
         """Call it before each write. Raises PolicyctlError if it cannot be noted: then nothing must be written."""
         with self._lock:
             if str(self._failed):
                 raise self._failed
-            if not self._uses:
+            if self._is_noted:
                 return
             try:
                 self._note()
             except PolicyctlError as error:
                 self._failed = error
                 raise
-            self._uses = []
+            self._is_noted = True
 
-    def _note(self) -> None:
+
+class ApprovalUse(FirstWrite):
+    """Notes that an apply uses the approvals that `ci approved` named."""
+
+    def __init__(self, directory: Path, uses: Sequence[str]) -> None:
+        """`uses` has what the comments are for, an environment or several, and the names of the pull requests."""
+        super().__init__(self._note_use)
+        self._directory, (self._environment, *self._uses) = directory, uses
+
+    def _note_use(self) -> None:
+        if not self._uses:
+            return
         with open_forge(os.environ) as forge:
             if forge is None:
                 raise PolicyctlError("without a token it cannot be noted that an approval is used; give it to this step too")
