@@ -52,10 +52,18 @@ class Past(NamedTuple):
 
 class LastWrite(NamedTuple):
     """What policyctl wrote last by the audit record: the digest, or both possible ones when the outcome is not known; None for
-    a policy that is not there."""
+    a policy that is not there. `applied` is the digest that was applied from files last, and `edited` whether that was not the
+    last write but an edit: by a single command, or by going back to an earlier revision."""
 
     digests: frozenset[str | None]
     entry: AuditEntry
+    applied: str | None = None
+    edited: bool = False
+
+    def decides(self, change: Change) -> bool:
+        """Whether it shows who moved. Where what is live is such an edit, and the files are not what was applied last, they may
+        have taken it over since, which only history shows."""
+        return not self.edited or change.before_digest() not in self.digests or _wanted(change) == self.applied
 
     @property
     def text(self) -> str:
@@ -118,40 +126,55 @@ class Drift:
 def last_writes(entries: Iterable[AuditEntry], remote: str) -> dict[str, LastWrite]:
     """What policyctl wrote last of each policy and model of a remote. `entries` are folded: one for each change."""
     found: dict[str, LastWrite] = {}
+    applied: dict[str, str | None] = {}
     for entry in entries:
         if entry.remote == remote and entry.outcome != "skipped":
             possible = {entry.after} if entry.outcome in GOOD else {entry.before, entry.after}
-            found[entry.name] = LastWrite(frozenset(possible), entry)
+            own = _is_from_files(entry)
+            if own and entry.outcome in GOOD:
+                applied[entry.name] = entry.after
+            last = applied.get(entry.name)
+            found[entry.name] = LastWrite(frozenset(possible), entry, last, edited=not own and possible != {last})
     return found
 
 
 def last_applied(entries: Iterable[AuditEntry], remote: str) -> dict[str, str | None]:
-    """The digest of each policy and model of a remote as it was last applied from files, whatever single commands wrote later.
-    `entries` are folded."""
-    own = (one for one in entries if one.remote == remote and one.outcome in GOOD)
-    return {one.name: one.after for one in own if one.origin.command.split(" ")[0] not in ("policy", "model")}
+    """The digest of each policy and model of a remote as it was last applied from files, whatever was edited with policyctl
+    later. `entries` are folded."""
+    return {one.name: one.after for one in entries if one.remote == remote and one.outcome in GOOD and _is_from_files(one)}
+
+
+def _is_from_files(entry: AuditEntry) -> bool:
+    """Whether it is of an apply of the files of then: neither of a single command nor of an earlier revision."""
+    return entry.origin.to is None and entry.origin.command.split(" ")[0] not in ("policy", "model")
 
 
 def judge(change: Change, past: Past, written: LastWrite | None) -> Drift:
-    """Which side of a change moved: by the audit record if it has the policy, else by history."""
+    """Which side of a change moved: by the audit record if it has the policy and decides, else by history."""
     return _by_history(change, past) if written is None else _by_audit(change, past, written)
 
 
 def _by_audit(change: Change, past: Past, written: LastWrite) -> Drift:
-    live, files = change.before_digest(), None if change.after is None else digest(normal_of(change.after))
-    if live in written.digests:
+    live, files = change.before_digest(), _wanted(change)
+    if live in written.digests and not written.edited:
         moved: Moved = "git"
         why, base, fields = "not applied since policyctl wrote what is live", change.before, _fields(change, "git")
-    elif files in written.digests:
+    elif files in written.digests or (written.edited and files == written.applied):
         moved, base = "remote", None if change.after is None else normal_of(change.after)
         what = "removed from the remote" if live is None else "edited on the remote" if files else "added on the remote"
-        why, fields = f"{what} since policyctl wrote it", _fields(change, "remote")
+        how = f"with policyctl {written.entry.origin.command}" if live in written.digests else "since policyctl wrote it"
+        why, fields = f"{what} {how}", _fields(change, "remote")
     else:
         moved, base = "both", past.written
         what = "removed from" if live is None else "edited on"
         why = f"{what} the remote since policyctl wrote it, and {_git_did(change)} since"
         fields = _three_way(change, past.written)
     return Drift(change, moved, "audit", why, base, fields, written=written.text)
+
+
+def _wanted(change: Change) -> str | None:
+    """The digest of what the files want."""
+    return None if change.after is None else digest(normal_of(change.after))
 
 
 def _git_did(change: Change) -> str:

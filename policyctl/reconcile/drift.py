@@ -68,7 +68,8 @@ class Evidence:
     def judge(self, changes: Iterable[Change], environment: Environment, review: Review, spell: Spell) -> list[Drift]:
         """Who moved each of these changes of a reviewed plan. `spell` writes a policy's models as the remote spells them."""
         wanted = list(changes)
-        writes = last_writes(self._entries_about(review.plan.remote), review.plan.remote)
+        written = last_writes(self._entries_about(review.plan.remote), review.plan.remote)
+        writes = {one.name: last for one in wanted if (last := written.get(one.name)) is not None and last.decides(one)}
         searches = {one.name: _HistorySearch(one, writes.get(one.name), review, spell) for one in wanted}
         self._search([one for one in searches.values() if not one.settled], environment)
         if self._base is not None:

@@ -135,6 +135,61 @@ def test_who_moved(case: str, applied: Project, policyctl: Policyctl) -> None:
     assert {name: who for name, who in moved(policyctl, "--audit", AUDIT).items() if name == "chat"} == expected
 
 
+BY_POLICYCTL: dict[str, tuple[str, ...]] = {
+    "a single command": ("policy", "import", "--file", "emergency.yaml"),
+    "an earlier revision": ("apply", "--to", "HEAD~1"),
+}
+
+
+@pytest.mark.parametrize("edited", BY_POLICYCTL)
+def test_what_a_person_edits_with_policyctl_is_not_taken_for_what_was_applied_from_files(
+    edited: str, applied: Project, policyctl: Policyctl
+) -> None:
+    """In an emergency, with the audit record that every apply adds to."""
+    (applied.folder / "emergency.yaml").write_text(
+        (applied.policies / "chat.yaml").read_text("utf-8").replace("second", "emergency"), "utf-8"
+    )
+    assert policyctl(*BY_POLICYCTL[edited], "--yes", "--audit", AUDIT).code == 0
+    (one,) = data_of(policyctl, "--audit", AUDIT)["drifts"]
+    assert (one["moved"], one["basis"]) == ("remote", "audit")
+    assert f"edited on the remote with policyctl {' '.join(BY_POLICYCTL[edited][:2])}".removesuffix(" --to") in one["why"]
+    edit("chat", retries(5))
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("remote", "audit")}
+
+
+def test_what_was_edited_with_policyctl_is_removed_only_if_it_is_named(applied: Project, policyctl: Policyctl) -> None:
+    text = (applied.policies / "chat.yaml").read_text("utf-8").replace("second", "emergency")
+    (applied.folder / "emergency.yaml").write_text(text, "utf-8")
+    assert policyctl("policy", "import", "--file", "emergency.yaml", "--yes", "--audit", AUDIT).code == 0
+    git_removes(applied)
+    ran = policyctl("apply", "--yes", "--audit", AUDIT)
+    assert (ran.code, "virtual-policy/chat would be removed, but it was edited since" in ran.out) == (3, True)
+    assert policyctl("apply", "--yes", "--audit", AUDIT, "--allow-remove", "chat").code == 0
+
+
+def test_an_edit_with_policyctl_that_the_files_took_over_is_one_of_git(applied: Project, policyctl: Policyctl) -> None:
+    """Nothing was applied since, because nothing had to be."""
+    text = (applied.policies / "chat.yaml").read_text("utf-8").replace("second", "emergency")
+    (applied.policies / "chat.yaml").write_text(text, "utf-8")
+    assert policyctl("policy", "import", "--file", applied.policies / "chat.yaml", "--yes", "--audit", AUDIT).code == 0
+    commit(applied.folder, "policies")
+    assert moved(policyctl, "--audit", AUDIT) == {}
+    git_edits(applied)
+    assert moved(policyctl, "--audit", AUDIT) == {"chat": ("git", "history")}
+
+
+def test_a_watch_does_not_overwrite_what_a_person_edited_with_policyctl(applied: Project, policyctl: Policyctl) -> None:
+    applied.write("policyctl.yaml", "watch: {apply: on-merge}\n")
+    commit(applied.folder, "policies")
+    assert policyctl("watch", "--once", "--audit", AUDIT).out == "", "it is in sync"
+    assert policyctl("apply", "--to", "HEAD~2", "--yes", "--audit", AUDIT).code == 0
+    describe(applied, "unrelated", "other")
+    commit(applied.folder, "policies")
+    ran = policyctl("watch", "--once", "--audit", AUDIT)
+    assert "the remote moved: virtual-policy/chat" in ran.out
+    assert live_documents()["virtual-policy/chat"]["description"] == "first"
+
+
 def test_drift_writes_nothing_and_its_exit_code_shows_a_difference_only_if_asked(
     applied: Project, policyctl: Policyctl
 ) -> None:
