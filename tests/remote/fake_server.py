@@ -104,7 +104,7 @@ class StandIn:
             context.load_cert_chain(certificates() / "server.pem")
             self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
 
     def asked(self, method: str | None = None) -> list[str]:
         """`METHOD /path` of what was asked so far."""
