@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from policyctl.ci import open_forge, service_of
 from policyctl.ci.comments import applied
-from policyctl.cli.ci.merges import ApprovalPlace, SharedMerges, approvals_of, begin, give_back, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import (
+    ApprovalPlace,
+    SharedMerges,
+    approvals_of,
+    begin,
+    difference,
+    give_back,
+    waiting_merges,
+    why_not_head,
+)
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, standing
 from policyctl.watch.decide import KnownRules, Look, Synced
@@ -98,13 +107,12 @@ class UsedApprovals:
             if why := why_not_head(forge, opened.place, opened.referred):
                 return f"{_WHOSE}: {why}"
             access = opened.access(name)
-            if found and not any(lead_to(found, known, look.rules, access) for known in _known_rules(look, last)):
+            if not any(lead_to(found, known, look.rules, access) for known in _known_rules(look, last)):
                 return f"{_WHOSE}: {_NEW_SETTINGS}"
             top = newest(found, forge.commit)
             parts = [one for one in standing(found, forge.commit) if one.terms is not None and one.terms.access == access]
             if not ((top is not None and top.digest == plan.digest) or (parts and adds_up(parts, plan))):
-                merged = f"of {', '.join(one.source for one in found)}" if found else "of a pull request"
-                why = f"no merged plan {merged} is this one ({plan.digest})"
+                why = f"{difference(found, parts, forge.commit, plan)} ({plan.digest})"
                 return f"{_WHOSE}: {why}; policyctl apply by hand, or a new pull request"
             self._uses[name] = [one for one in found if one.holds(forge.commit)]
         return None

@@ -520,7 +520,9 @@ def test_a_watch_does_not_use_an_approval_twice_while_something_fails(watched: T
         while watched.live["p"] != "a":
             line_with(process, "prod  ")
         watched.push(p=RISKY)  # without a pull request
-        assert "virtual-policy/p, virtual-policy/q; waits for an approval: no merged plan" in line_with(process, "is this one")
+        assert "virtual-policy/p, virtual-policy/q; waits for an approval: merged" in line_with(
+            process, "(used by an apply of "
+        )
     assert watched.live == {"p": "a", "q": "a"}
     assert watched.noted
     assert all(watched.noted)
@@ -547,7 +549,9 @@ def test_a_watch_that_begins_anew_goes_on_at_the_same_commit_only(moved: bool, w
     if moved:
         watched.push()
     ran = watched.work.policyctl("watch", "--once")
-    assert (("no merged plan of " in ran.out), watched.live["q"]) == ((True, "a") if moved else (False, "b"))
+    assert (("waits for an approval: merged and not applied yet: " in ran.out), watched.live["q"]) == (
+        (True, "a") if moved else (False, "b")
+    )
 
 
 def test_an_apply_in_part_does_not_release_what_needs_approvals(watched: TenantOf) -> None:
@@ -558,7 +562,10 @@ def test_an_apply_in_part_does_not_release_what_needs_approvals(watched: TenantO
     watched.push(q=A)
     assert "in_sync" in watched.work.policyctl("watch", "--once").out
     watched.push(p=EVIL)
-    assert "waits for an approval: no merged plan " in watched.work.policyctl("watch", "--once").out
+    assert (
+        "waits for an approval: merged plans do not lead to the safety settings of now"
+        in watched.work.policyctl("watch", "--once").out
+    )
     assert watched.live == {"p": "b", "q": "a"}
 
 

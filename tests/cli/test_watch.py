@@ -499,14 +499,17 @@ def test_with_approved_only_the_plan_of_a_merged_pull_request_is_applied(work: W
     work.add("web")
     assert work.comment(5).code == 0
     work.forge.head = work.commit()
-    assert "no merged plan of a pull request is this one (sha256:" in work.policyctl("watch", "--once").out
+    assert (
+        "no merged pull request waits that shows any of this; no approved plan showed the change of virtual-policy/"
+        in work.policyctl("watch", "--once").out
+    )
     assert "web" not in work.live
     work.forge.merge(5, work.forge.head)
     assert "applied: Git moved: virtual-policy/web" in work.policyctl("watch", "--once").out
     assert "web" in work.live
     work.add("other")  # which no pull request showed
     work.forge.head = work.commit()
-    assert "no merged plan of" in work.policyctl("watch", "--once").out
+    assert "no approved plan showed the change of " in work.policyctl("watch", "--once").out
     work.forge.head = "d" * 40  # the branch has moved on
     work.add("third")
     work.commit()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +11,15 @@ import click
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
-from policyctl.cli.ci.merges import ApprovalPlace, ApprovalUse, approvals_in, approvals_of, waiting_merges, why_not_head
+from policyctl.cli.ci.merges import (
+    ApprovalPlace,
+    ApprovalUse,
+    approvals_in,
+    approvals_of,
+    difference,
+    waiting_merges,
+    why_not_head,
+)
 from policyctl.cli.ci.subject import Subject, subject_of
 from policyctl.cli.console import Console
 from policyctl.cli.environments import with_environments
@@ -24,18 +31,15 @@ from policyctl.load.git import repository_top
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import (
     NONE,
-    Approvable,
     Approval,
     adds_up,
     lead_to,
     led_rules,
-    moved_otherwise,
     newest,
     overrides_of,
     reached,
     rules_at_first,
     standing,
-    unapproved,
     waiting,
 )
 from policyctl.report.format import count
@@ -46,7 +50,6 @@ Example:
   policyctl ci approved --all --out overrides.json
   policyctl ci approved --digest sha256:… --overrides '--max-removes 12 because the old models are gone'"""
 
-_NAMED = 5  # policies in a message
 _NO_PLAN = "it was refused, its page did not show all of it, or it was not made for an environment"
 _NEW_ACCESS = (
     "no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them; read them, "
@@ -228,37 +231,8 @@ def _summed(
         overrides = overrides_of(left)
         return Approval(subject.overriding(overrides).digest, overrides=overrides)
     return nothing(
-        f"{_difference(found, parts, commit, plan)}; read the plan, then start this by hand with digest {plan.digest}"
+        f"{difference(found, parts, commit, plan)}; read the plan, then start this by hand with digest {plan.digest}"
     )
-
-
-def _difference(found: Sequence[Approval], parts: Sequence[Approval], commit: str, plan: Approvable) -> str:
-    """Which merged pull requests are not applied yet, what counts of them, and what else is in the plan."""
-    numbers = Counter[str]()
-    for one, number in reversed(waiting(parts, plan)):
-        numbers[one.source] += number
-    rows = [f"pull request {source} ({count(number, 'change')})" for source, number in numbers.items()]
-    rows += [
-        f"pull request {one.source} (used by an apply of commit {one.begun[:12]}, which did not finish)"
-        for one in reversed(found)
-        if one.begun not in ("", commit)
-    ]
-    rows += [
-        f"pull request {one.source} (approved no plan{f': {one.why}' if one.why else ''})"
-        for one in reversed(found)
-        if one.digest == NONE
-    ]
-    waits = f"merged and not applied yet: {', '.join(rows) or 'what no pull request showed'}"
-    if names := list(unapproved(parts, plan)):
-        return f"{waits}; no approved plan showed the change of {_named(names)}"
-    if names := moved_otherwise(parts, plan):
-        return f"{waits}; together they do to the traffic of {_named(names)} what none of their plans showed"
-    return f"{waits}; the plan is not the sum of theirs"
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 APPLIED_EPILOG = """\b

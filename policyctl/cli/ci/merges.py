@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,9 +19,11 @@ from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.cli.github_actions import repository_path
 from policyctl.errors import PolicyctlError, StalePlan
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.plan.approval import APPLIED, NONE, Approval, held
+from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, held, moved_otherwise, unapproved, waiting
+from policyctl.report.format import count
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_NAMED = 5  # policies in a message
 _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
@@ -252,6 +255,35 @@ def _may_matter(files: Iterable[str], directory: str, referred: Collection[str])
         directory == "." or file in referred or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
         for file in files
     )
+
+
+def difference(found: Sequence[Approval], parts: Sequence[Approval], commit: str, plan: Approvable) -> str:
+    """Which merged pull requests are not applied yet, what counts of them, and what else is in the plan."""
+    numbers = Counter[str]()
+    for one, number in reversed(waiting(parts, plan)):
+        numbers[one.source] += number
+    rows = [f"pull request {source} ({count(number, 'change')})" for source, number in numbers.items()]
+    rows += [
+        f"pull request {one.source} (used by an apply of commit {one.begun[:12]}, which did not finish)"
+        for one in reversed(found)
+        if one.begun not in ("", commit)
+    ]
+    rows += [
+        f"pull request {one.source} (approved no plan{f': {one.why}' if one.why else ''})"
+        for one in reversed(found)
+        if one.digest == NONE
+    ]
+    waits = f"merged and not applied yet: {', '.join(rows)}" if rows else "no merged pull request waits that shows any of this"
+    if names := list(unapproved(parts, plan)):
+        return f"{waits}; no approved plan showed the change of {_named(names)}"
+    if names := moved_otherwise(parts, plan):
+        return f"{waits}; together they do to the traffic of {_named(names)} what none of their plans showed"
+    return f"{waits}; the plan is not the sum of theirs"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 class FirstWrite:
