@@ -31,7 +31,7 @@ from policyctl.plan.safety import Review
 from policyctl.policy.findings import listed
 from policyctl.reconcile.apply import LOCK_SECONDS, Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.plan import raise_if_stale
+from policyctl.reconcile.plan import raise_if_stale, unmoved
 from policyctl.remote.open import require_writable
 from policyctl.report.format import Style, count
 from policyctl.report.outcomes import apply_json, apply_text, outcome_line
@@ -39,7 +39,6 @@ from policyctl.report.plan_text import plan_text, problems_text
 
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
-    from policyctl.reconcile.audit import AuditRecord
 
 EPILOG = """\b
 Example:
@@ -178,12 +177,12 @@ def apply(
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         approval = approval_of(yes, expected, run, plans_file)
         return apply_several(fleet, pace._replace(parallelism=parallelism), settings, approval, output)
-    record = None if audit is None else audit.record
-    session, review = _review_one(options, planfile, selection, overrides, base, past, record, expected)
+    look = partial(_review_one, options, planfile, selection, overrides, base, past, audit, expected)
+    session, review = look()
     _show(session, review, planfile, expected, output, quiet=yes and session.console.quiet)
     _note_untested(session, review, asked=validate_models)
     settings = within_windows(settings, session.environment, overrides.outside)
-    return gateways.after(confirm_and_apply(review, session, settings, output, yes=yes), session, review.plan)
+    return gateways.after(confirm_and_apply(review, session, settings, output, again=look, yes=yes), session, review.plan)
 
 
 def _using(overrides: Overrides, options: Options, settings: ApplySettings) -> ApplySettings:
@@ -207,20 +206,20 @@ def _review_one(
     overrides: Overrides,
     base: str | None,
     past: PastDirectory | None,
-    audit: AuditRecord | None,
+    audit: Audit | None,
     expected: Expectation | None,
 ) -> tuple[Session, Review]:
     """The reviewed plan of one environment: a saved one, or one that is made now."""
-    commits = resolved_base(base, options, Console(options))
+    commits, record = resolved_base(base, options, Console(options)), None if audit is None else audit.record
     if planfile is not None:
         from policyctl.cli.saved import read_saved  # builds the models of a saved plan
 
-        return read_saved(options, planfile, selection, overrides, commits, audit)
+        return read_saved(options, planfile, selection, overrides, commits, record)
     session = open_session(options, past=past)
     require_writable(session.url)
     if expected is not None:
         expected.raise_if_led_elsewhere(partial(access_of, session))
-    return session, review_directory(session, selection, overrides, base=commits, audit=audit)
+    return session, review_directory(session, selection, overrides, base=commits, audit=record)
 
 
 def _show(
@@ -272,12 +271,14 @@ def confirm_and_apply(
     settings: ApplySettings = ApplySettings(),
     output: OutcomeOutput = OutcomeOutput(),
     *,
+    again: Callable[[], tuple[Session, Review]],
     yes: bool,
 ) -> int:
-    """Ask whether to apply a plan that was printed already, apply it, and return the exit code.
+    """Ask whether to apply a plan that was printed already, apply it, and return the exit code. Without `yes` it is made
+    `again` once that was answered.
 
-    Raises UsageError or Refused before asking when the remote is read-only or the plan is refused, Incomplete when not
-    everything was applied, and otherwise as `apply_plan` does.
+    Raises UsageError or Refused before asking when the remote is read-only or the plan is refused, StalePlan when it is another
+    one after that, Incomplete when not everything was applied, and otherwise as `apply_plan` does.
     """
     require_writable(session.url)
     if why := session.environment.suspended:
@@ -292,6 +293,9 @@ def confirm_and_apply(
     if not session.console.confirm(f"Apply {changes} to {session.environment.name}?", yes=yes):
         session.console.say("declined; nothing was written")
         return 1
+    if not yes:
+        session, now = again()
+        review = unmoved(review, now)
     command, in_scope = click.get_current_context().command_path, session.environment.settings.in_scope
     settings = replace(settings, command=command, in_scope=in_scope)
     events = ConsoleEvents(session.console, lambda applied: output.write(session.console, review, applied))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from policyctl.report.format import count, escape
 from policyctl.report.plan_text import change_text, plan_text
 
 CANONICAL: dict[Kind, Callable[[str], str]] = {"policy": canonical_name, "model": virtual_model}
+Looked = tuple[Review, str | None]  # a plan of one change, and a note about the next apply
 
 
 def with_name(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -186,6 +187,10 @@ def write(
         raise UsageError(f"{overrides[0].option} is for the remote, and --save changes the directory alone; leave one out")
     if how.save:
         return _save(desired, session, how)
+    return _show_and_change(desired.name, partial(_look_to_write, desired, session, overrides, virtual=virtual), session, how)
+
+
+def _look_to_write(desired: Desired, session: Session, overrides: tuple[Override, ...], *, virtual: bool) -> Looked:
     opened = _directory_if_readable(session)
     loaded = opened.loaded if opened else None
     declared = loaded.declared if loaded else NOTHING
@@ -202,8 +207,7 @@ def write(
             review = review._replace(plan=review.plan._replace(overrides=overrides))
         after = next((change.after for change in review.plan.changes), None) or desired.document
         prunes = may_remove(reader, session.environment.settings)
-        note = _next_apply(desired.name, after, session, opened, prunes=prunes, spell=spell)
-    return _show_and_change(desired.name, review, note, session, how)
+        return review, _next_apply(desired.name, after, session, opened, prunes=prunes, spell=spell)
 
 
 def _as_it_is(policy: Policy) -> Policy:
@@ -232,22 +236,27 @@ def remove(name: str, session: Session, how: ChangeOptions, allow_remove: tuple[
         raise UsageError(f"{option} is for the remote, and --save changes the directory alone; leave one out")
     if how.save:
         return _save_removal(name, session, how)
-    names = tuple(map(CANONICAL[kind], allow_remove))
+    overrides = [Override("--allow-remove", one, reason) for one in allow_remove]
+    overrides += [Override(UNSEEN, "", reason)] if unseen else []
+    return _show_and_change(name, partial(_look_to_remove, name, session, tuple(overrides)), session, how)
+
+
+def _look_to_remove(name: str, session: Session, overrides: tuple[Override, ...]) -> Looked:
+    kind = kind_of(name)
+    names = tuple(CANONICAL[kind](one.value) for one in overrides if one.option != UNSEEN)
+    unseen = any(one.option == UNSEEN for one in overrides)
     settings = session.environment.settings.overridden(None, None, names)
     opened = _directory_if_readable(session)
     with session.reader() as reader, session.console.progress.of("Listing", f"live {kind}"):
         review = plan_removal(reader, name, session.environment, settings)
         review = with_consumers(review, reader, opened.loaded if opened else None, settings, unseen=unseen)
-    overrides = [Override("--allow-remove", one, reason) for one in allow_remove]
-    overrides += [Override(UNSEEN, "", reason)] if unseen else []
-    review = review._replace(plan=review.plan._replace(overrides=tuple(overrides)))
-    note = _next_apply(name, None, session, opened, prunes=False)
-    return _show_and_change(name, review, note, session, how)
+    review = review._replace(plan=review.plan._replace(overrides=overrides))
+    return review, _next_apply(name, None, session, opened, prunes=False)
 
 
-def _show_and_change(name: str, review: Review, note: str | None, session: Session, how: ChangeOptions) -> int:
+def _show_and_change(name: str, look: Callable[[], Looked], session: Session, how: ChangeOptions) -> int:
     """Print a plan of one change with the note about the next apply, and apply it. Returns the exit code."""
-    console = session.console
+    (review, note), console = look(), session.console
     if not review.plan.changes and not review.plan.blocked:
         console.result(f"No changes: the live {kind_of(name)} already matches.\n")
         if note:
@@ -259,7 +268,7 @@ def _show_and_change(name: str, review: Review, note: str | None, session: Sessi
     if how.dry_run or review.plan.blocked:
         raise_if_unsafe(review)
         return 0
-    return confirm_and_apply(review, session, ApplySettings(audit=how.audit), yes=how.yes)
+    return confirm_and_apply(review, session, ApplySettings(audit=how.audit), again=lambda: (session, look()[0]), yes=how.yes)
 
 
 def read_one(file: Path, kind: Kind, session: Session) -> Desired:

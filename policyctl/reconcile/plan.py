@@ -332,3 +332,14 @@ def raise_if_stale(stale: Sequence[str], *, listed: bool = False) -> None:
     if stale:
         summary = "the remote changed since the plan was made; nothing was written, plan again"
         raise StalePlan(f"{summary} (see above)" if listed else "\n  ".join([summary, *stale]))
+
+
+def unmoved(shown: Review, now: Review) -> Review:
+    """The same plan, made anew once a person has agreed to it. Raises StalePlan if it is another one by then: what it does to
+    other policies, or why a rule refuses it, may come from rows and consumers that it does not change."""
+    raise_if_stale(now.stale)
+    if (now.plan.digest, now.refusals) != (shown.plan.digest, shown.refusals):
+        raise StalePlan(
+            "something changed meanwhile, so this is not the plan that you have seen; nothing was written, plan again"
+        )
+    return now

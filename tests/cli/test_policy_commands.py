@@ -11,8 +11,8 @@ import pytest
 from policyctl.cli.policy import COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.problem_lines import shows
-from tests.sqlite_rows import LEAF, LOCAL, live_documents, put, row
-from tests.terminal import answer_on_terminal
+from tests.sqlite_rows import LEAF, LOCAL, edit, live_documents, put, row
+from tests.terminal import answer_on_terminal, on_terminal
 
 ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 
@@ -155,6 +155,43 @@ def test_on_a_terminal_no_declines_and_nothing_is_written(project: Project, poli
         assert "declined; nothing was written" in shown
     assert file.read_bytes() == before
     assert not LOCAL.exists()
+
+
+def target(name: str, model: str) -> None:
+    edit(name, lambda document: document["policy"]["targets"][0].update(model_name=model))
+
+
+WHILE_ASKED: dict[str, tuple[tuple[str, ...], tuple[str, str]]] = {
+    "a policy begins to target what is removed": (("apply",), ("theirs", "virtual-policy/gone")),
+    "what a change leads to moves to another model": (("apply",), ("base", "virtual-model/evil/m")),
+    "the same, by one command": (("policy", "remove", "gone"), ("theirs", "virtual-policy/gone")),
+    "nothing that the plan shows": (("apply",), ("theirs", "virtual-model/b/two")),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", WHILE_ASKED)
+def test_what_changes_while_a_question_is_open_is_looked_at_before_anything_is_written(
+    case: str, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("policyctl.yaml", "scope: [own, gone]\nguards: {deny_providers: [evil]}\n")
+    project.policy("own", "virtual-model/a/one")
+    project.policy("gone", "virtual-model/a/one")
+    assert policyctl("apply", "--yes").code == 0
+    put([row("theirs"), row("base")])
+    (project.policies / "gone.yaml").unlink()
+    project.policy("own", "virtual-policy/base")
+    command, edited = WHILE_ASKED[case]
+    with on_terminal("-m", "policyctl", *command) as terminal:
+        terminal.until("[y/N]: ")
+        target(*edited)
+        terminal.type("y\n")
+        code, shown = terminal.end(), terminal.shown
+    moved = case != "nothing that the plan shows"
+    assert (code, "this is not the plan that you have seen; nothing was written, plan again" in shown) == (
+        (4, True) if moved else (0, False)
+    )
+    assert ("virtual-policy/gone" in live_documents()) is moved
 
 
 def test_dead_targets_are_a_warning_that_names_the_option(bare: Path, policyctl: Policyctl) -> None:
