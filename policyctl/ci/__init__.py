@@ -48,6 +48,18 @@ def service_of(environ: Mapping[str, str]) -> dict[str, str] | str:
     return "set GITHUB_TOKEN and GITHUB_REPOSITORY, or GITLAB_TOKEN and CI_PROJECT_ID"
 
 
+def service_at(environ: Mapping[str, str], commit: str | None, branch: str) -> dict[str, str] | str:
+    """The variables that the service would set for a commit of a branch, or why there are none."""
+    if commit is None or not branch:
+        return "the source is not a branch of a git repository"
+    found = service_of(environ)
+    if isinstance(found, str):
+        return found
+    if "GITHUB_ACTIONS" in found:
+        return found | {"GITHUB_SHA": commit, "GITHUB_REF": f"refs/heads/{branch}"}
+    return found | {"CI_COMMIT_SHA": commit, "CI_COMMIT_BRANCH": branch}
+
+
 class RunOrigin(NamedTuple):
     """What a CI service names of a run: the repository, the branch, the commit and the pull request; empty if it does not."""
 

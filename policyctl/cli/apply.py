@@ -189,9 +189,9 @@ def _using(overrides: Overrides, options: Options, settings: ApplySettings) -> A
     """The settings of an apply that notes before it writes that it uses approvals, if it does."""
     if not overrides.uses:
         return settings
-    from policyctl.cli.ci.merges import ApprovalUse  # with HTTP behind it
+    from policyctl.cli.ci.approved import use_of  # with HTTP behind it
 
-    return replace(settings, begins=ApprovalUse(options.dir, overrides.uses))
+    return replace(settings, begins=use_of(options, overrides.uses))
 
 
 def _note_untested(session: Session, review: Review, *, asked: bool) -> None:

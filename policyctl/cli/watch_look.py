@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import inf
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from policyctl.ci import open_forge, service_of
+from policyctl.ci import open_forge, service_at
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import (
+    BY_WATCH,
     ApprovalPlace,
     SharedMerges,
     approvals_of,
-    begin,
     difference,
-    give_back,
+    note_use,
     waiting_merges,
     why_not_head,
 )
@@ -37,7 +37,6 @@ _NEW_SETTINGS = (
     "merged plans do not lead to the safety settings of now; take back what a push changed in them, and have a pull request "
     "change it, or start the watch with another --state"
 )
-_USED = "Used by policyctl watch, which applies it."
 
 
 class LookedPlan(NamedTuple):
@@ -64,9 +63,9 @@ class Taken(NamedTuple):
 
 
 class UsedApprovals:
-    """The approvals that a watch takes. Each is noted on its pull request as used before anything is applied, so none counts
-    for another commit, wherever the process ends; this process goes on with what it took as long as the files of the
-    environment stay the same. Several threads may use it, each for environments of its own."""
+    """The approvals that a watch takes. Each is noted on its pull request as used directly before the first write, by the
+    process that writes, so none counts for another commit, wherever that ends; this process goes on with what it took as long
+    as the files of the environment stay the same. Several threads may use it, each for environments of its own."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock, self._used_at, self._again_at = clock, 0.0, inf
@@ -77,7 +76,7 @@ class UsedApprovals:
         self._files: Mapping[str, str] = {}
         self._lock = Lock()
         self._owing: set[str] = set()  # environments that are in sync, which could not be noted
-        self._uses: dict[str, list[Approval]] = {}  # by environment, those that approved its last plan
+        self._holds: dict[str, tuple[Look, list[Approval]]] = {}  # by environment, what approved a plan
 
     def use(self, files: Mapping[str, str]) -> None:
         """Note that other files are in use, by environment a hash of each: what was taken for those of before is used up."""
@@ -88,14 +87,13 @@ class UsedApprovals:
             self._taken = {name: one for name, one in self._taken.items() if files.get(name) == one.fingerprint}
 
     def unapproved(self, look: Look, name: str) -> str | None:
-        """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which `begin`
-        uses.
+        """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which an
+        apply of it `uses`.
 
         An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), under the safety
         settings and the way to the remote of now. What only puts back what was in sync needs none, unless approved settings
         that wait led away from those of then. Raises PolicyctlError when the service cannot be asked.
         """
-        self._uses.pop(name, None)
         if look.restores:
             return self._led_away(look, name)
         opened, review = looked(look)
@@ -114,24 +112,32 @@ class UsedApprovals:
             if not ((top is not None and top.digest == plan.digest) or (parts and adds_up(parts, plan))):
                 why = f"{difference(found, parts, forge.commit, plan)} ({plan.digest})"
                 return f"{_WHOSE}: {why}; policyctl apply by hand, or a new pull request"
-            self._uses[name] = [one for one in found if one.holds(forge.commit)]
+            self._holds[name] = (look, [one for one in found if one.holds(forge.commit)])
         return None
 
-    def begin(self, look: Look, name: str) -> list[str]:
-        """Note on the pull requests that approved the plan of a look that this is applied now, before its first write, or
-        before it is handed to others. Returns those on which that was not noted yet. Raises PolicyctlError if it cannot be."""
-        uses, opened = self._uses.pop(name, ()), looked(look)[0]
-        new = [one.source for one in uses if not one.begun]
-        if uses:
-            with _forge(opened) as forge:
-                try:
-                    if isinstance(forge, str):
-                        raise RemoteError(forge)
-                    begin(forge, name, opened.place, new, _USED)
-                except PolicyctlError as error:
-                    raise PolicyctlError(f"it cannot be noted that an approval is used: {error}") from None
-                self._take(name, look.fingerprint, uses, self._commits(name) | dict.fromkeys(new, forge.commit))
-        return new
+    def uses(self, look: Look, name: str) -> tuple[str, ...]:
+        """The pull requests on which an apply of the plan of a look notes, directly before it writes, that it uses them."""
+        return tuple(one.source for one in self._holding(look, name) if not one.begun)
+
+    def begin(self, look: Look, name: str) -> None:
+        """Note that on these. Raises PolicyctlError if it cannot be: then nothing must be written."""
+        opened = looked(look)[0]
+        note_use(service_at(os.environ, opened.commit, opened.branch), name, opened.place, self.uses(look, name), BY_WATCH)
+        self.take(look, name)
+
+    def take(self, look: Look, name: str) -> None:
+        """Go on with what approved the plan of a look, as long as the files stay the same."""
+        holding, commit = self._holding(look, name), looked(look)[0].commit or ""
+        commits = self._commits(name) | dict.fromkeys(self.uses(look, name), commit)
+        with self._lock:
+            if holding and self._files.get(name) == look.fingerprint:
+                begun = frozenset((one.source, commits.get(one.source, one.begun)) for one in holding)
+                self._taken[name] = Taken(look.fingerprint, begun)
+
+    def _holding(self, look: Look, name: str) -> Sequence[Approval]:
+        """What approved the plan of a look; nothing if that needed no approval."""
+        approved, holding = self._holds.get(name, (None, ()))
+        return holding if approved is look else ()
 
     def _led_away(self, look: Look, name: str) -> str | None:
         """Why the settings under which this watch was in sync do not count any more; None if they do, as far as is known."""
@@ -147,11 +153,6 @@ class UsedApprovals:
         is_led = any(lead_to(found, one, look.rules, opened.access(name)) for one in known)
         return None if is_led else f"{_WHOSE}: {_NEW_SETTINGS}"
 
-    def _take(self, name: str, files: str, holding: Sequence[Approval], commits: Mapping[str, str]) -> None:
-        with self._lock:
-            if self._files.get(name) == files:
-                self._taken[name] = Taken(files, frozenset((one.source, commits.get(one.source, one.begun)) for one in holding))
-
     def _commits(self, name: str) -> dict[str, str]:
         """The commits that are noted on the pull requests that this process goes on with."""
         taken = self._taken.get(name)
@@ -163,13 +164,6 @@ class UsedApprovals:
         mine = self._commits(name).items()
         found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
         return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found], last
-
-    def give_back(self, opened: Opened, name: str, noted: Collection[str]) -> None:
-        """Note on these pull requests that what was handed to others did not begin. If that cannot be done, their approvals
-        stay used."""
-        with suppress(Exception), _forge(opened) as forge:
-            if not isinstance(forge, str):
-                give_back(forge, name, opened.place, noted, _USED)
 
     def owes(self, name: str) -> bool:
         """Whether something could not be noted yet, or the service may have listed a merge too late for that."""
@@ -276,21 +270,9 @@ def _name_of(last: Approval | None) -> str:
 @contextmanager
 def _forge(opened: Opened) -> Iterator[Forge | str]:
     """The service that has the approvals, or why it cannot be asked."""
-    environ = _environment_of(opened, os.environ)
+    environ = service_at(os.environ, opened.commit, opened.branch)
     if isinstance(environ, str):
         yield environ
         return
     with open_forge(environ) as forge:
         yield "the token is missing" if forge is None else forge
-
-
-def _environment_of(opened: Opened, environ: Mapping[str, str]) -> dict[str, str] | str:
-    """The variables that a CI service would set for the commit that is watched, or which one is missing."""
-    if opened.commit is None or not opened.branch:
-        return "the source is not a branch of a git repository"
-    found = service_of(environ)
-    if isinstance(found, str):
-        return found
-    if "GITHUB_ACTIONS" in found:
-        return found | {"GITHUB_SHA": opened.commit, "GITHUB_REF": f"refs/heads/{opened.branch}"}
-    return found | {"CI_COMMIT_SHA": opened.commit, "CI_COMMIT_BRANCH": opened.branch}

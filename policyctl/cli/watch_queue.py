@@ -122,7 +122,7 @@ class QueueWork(EnvironmentWork):
         shown, files = {name: review.plan.digest}, self._files_of(opened)
         order = Order(
             f"{self._lead.runs}{uuid.uuid4()}", "apply", opened.commit or "", files, shown=shown, who=person(), caller=WATCH
-        )
+        )._replace(uses=self._approvals.uses(look, name), branch=opened.branch, place=opened.place)
         lonely: list[str] = []
 
         def is_over() -> bool:
@@ -133,15 +133,15 @@ class QueueWork(EnvironmentWork):
         runner = QueueRunner(self._queue, order, lambda _: identity, is_over, lonely.append)
         try:
             self._lead.check()
-            noted = self._approvals.begin(look, name)  # a worker has no token
             runner.submit([name])
             [result] = runner.work(lambda _: look.result)
         except PolicyctlError as error:
             return failed_look(look.result, error)
         if result.status == "not begun":
-            self._approvals.give_back(opened, name, noted)
             if not lonely:
                 return None
             result = replace(result, reason=lonely[0])
+        else:
+            self._approvals.take(look, name)
         failed = result if result.failed else replace(result, status="failed", code=1)
         return result if result.status == "applied" else replace(failed, remote=look.result.remote)

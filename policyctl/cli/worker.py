@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import threading
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import click
 
+from policyctl.ci import service_at
+from policyctl.cli.ci.merges import BY_WATCH, FirstWrite, note_use
 from policyctl.cli.console import Console
 from policyctl.cli.fleet import Fleet, open_fleet, plan_one
 from policyctl.cli.fleet_apply import FleetEvents, apply_one, revision_of
@@ -153,7 +156,7 @@ class JobHandler:
         if self.stopped():
             raise Interrupted("the worker was stopped")
         try:
-            with self._fleet(order._replace(run="", shown=None, who="", caller="", page=None)) as fleet:
+            with self._fleet(order._replace(run="", shown=None, who="", caller="", page=None, uses=())) as fleet:
                 work = self._apply if order.command == "apply" else _plan
                 found = replace(work(fleet, name, order), review=None), fleet.idle
         except Interrupted:
@@ -168,10 +171,17 @@ class JobHandler:
         identity = remote_identity(fleet.session(name).url, name)
         with remote_lock(self._queue.connect, identity, name, _LOCK_SECONDS, self.stopped) as require:
             commit = None if self._mirror is None else order.revision
+            service = service_at(os.environ, order.revision, order.branch)
+            use = FirstWrite(partial(note_use, service, name, order.place, order.uses, BY_WATCH))
+
+            def begins() -> None:
+                use()
+                require()  # last: to note that may take long
+
             audit, command = self._audit, order.caller or "apply"
             if audit is not None:
                 audit = replace(audit, who=order.who, command=command, run=order.page, commit=commit)
-            events, settings = FleetEvents(fleet, self.stopped), ApplySettings(audit=audit, begins=require)
+            events, settings = FleetEvents(fleet, self.stopped), ApplySettings(audit=audit, begins=begins)
             why_not = partial(self._why_not_wanted, order) if order.caller == WATCH else None
             return fleet.task(lambda session: apply_one(fleet, session, settings, events, order.shown, why_not))(name)
 

@@ -92,7 +92,8 @@ class Order(NamedTuple):
 
     `files` is a hash of the policy files and configuration at `revision`, which a worker must have too. `shown` are the digests
     of the plans that may be applied; None lets it apply any. `outside` is why something is written in a window that denies it.
-    `who` asks for it, by `caller`, on a `page` of a CI service: for the audit.
+    `who` asks for it, by `caller`, on a `page` of a CI service: for the audit. It `uses` the approvals of these pull
+    requests into a `branch`, whose comments name a directory as its `place`.
     """
 
     run: str
@@ -107,13 +108,16 @@ class Order(NamedTuple):
     who: str = ""
     caller: str = ""
     page: str | None = None
+    uses: tuple[str, ...] = ()
+    branch: str = ""
+    place: str = ""
 
 
 def read_order(data: Mapping[str, Any]) -> Order:
     """An order as a worker gets it. Raises PolicyctlError for one of another version of policyctl."""
     try:
-        globs = {key: tuple(data[key]) for key in ("only", "exclude")}
-        return Order(**{**data, **globs, "overrides": tuple(Override(*one) for one in data["overrides"])})
+        several = {key: tuple(data[key]) for key in ("only", "exclude", "uses")}
+        return Order(**{**data, **several, "overrides": tuple(Override(*one) for one in data["overrides"])})
     except (KeyError, TypeError):
         raise PolicyctlError("this job is from another version of policyctl; update the workers and what submits") from None
 

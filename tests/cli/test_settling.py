@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +15,7 @@ import pytest
 from policyctl.ci.comments import approval_in, comment_marker
 from policyctl.ci.forge import Comment, Merge
 from policyctl.cli import watch_look
-from policyctl.cli.watch_look import LookedPlan, UsedApprovals
+from policyctl.cli.watch_look import LookedPlan, Taken, UsedApprovals
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
@@ -163,8 +163,7 @@ def test_what_was_taken_meanwhile_is_not_judged_by_what_was_read_before(service:
     service.merge("1", APPLIED, *NAMES)
     watch.settle(NAMES[1])
     service.merge("2", WAITING, NAMES[0])
-    take: Callable[..., None] = watch.approvals._take
-    take(NAMES[0], "files", [], {})
+    watch.approvals._taken[NAMES[0]] = Taken("files", frozenset())
     watch.settle(NAMES[0])
     assert not service.waits("2", NAMES[0])
 

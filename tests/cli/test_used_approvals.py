@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,10 +18,13 @@ from policyctl.ci.comments import not_begun
 from policyctl.ci.forge import Comment, ForgeClient, NotAllowed
 from policyctl.ci.github import GitHub
 from policyctl.ci.gitlab import GitLab
-from policyctl.cli import watch_look
+from policyctl.cli import watch_look, watch_work
 from policyctl.cli.ci.merges import why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
+from policyctl.errors import Refused, RemoteError
 from policyctl.plan.approval import APPLIED, NONE
+from policyctl.reconcile import apply
+from policyctl.watch.decide import Look
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
@@ -586,47 +589,86 @@ def test_what_people_applied_and_took_back_is_used_up_at_the_first_look(seen: bo
     assert watched.live["p"] == "a"
 
 
-@pytest.mark.parametrize("ends", [lambda *_: None, lambda _work, _name, look: replace(look.result, status="failed", code=1)])
-def test_an_apply_that_ends_before_its_first_write_uses_no_approval(
-    watched: TenantOf, monkeypatch: pytest.MonkeyPatch, ends: Callable[..., object]
-) -> None:
-    """Other files are in use by then, the time to write is over, or the lock cannot be had."""
+@contextmanager
+def kept_from_writing(how: str) -> Iterator[None]:
+    """A watch that does not write what it decided to apply."""
+    decided, stopped = EnvironmentWork.unapproved, threading.Event()
+
+    def ended(work: EnvironmentWork, name: str, look: Look) -> str | None:
+        why = decided(work, name, look)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stopped.wait(30)
+        return why
+
+    def stop(work: EnvironmentWork) -> None:
+        work.stopped = True
+        stopped.set()
+
+    with pytest.MonkeyPatch.context() as patched:
+        if how == "withdrawn":
+            patched.setattr(EnvironmentWork, "_applied", lambda *_: None)
+        elif how == "the lock is held":
+            patched.setattr(watch_work, "apply_plan", raising(Refused("another apply holds the lock")))
+        elif how == "the look before the write fails":
+            patched.setattr(apply, "look_up", raising(RemoteError("away")))
+        else:
+            patched.setattr(EnvironmentWork, "unapproved", ended)
+            patched.setattr(EnvironmentWork, "stop", stop)
+        yield
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def asked(*_: object) -> None:
+        raise error
+
+    return asked
+
+
+@pytest.mark.parametrize("how", ["withdrawn", "stopped", "the lock is held", "the look before the write fails"])
+def test_what_wrote_nothing_uses_no_approval(how: str, watched: TenantOf) -> None:
+    """Whatever kept it from that; what is merged next is applied with it."""
     watched.refuses = False
     watched.merge(5, p=RISKY, q=B)
     approved = watched.forge.bodies[0]
-    with monkeypatch.context() as ending:
-        ending.setattr(EnvironmentWork, "_applied", ends)
-        assert "in_sync" not in watched.work.policyctl("watch", "--once").out
-    assert watched.forge.bodies[0] == approved
-    watched.push()
+    with kept_from_writing(how):
+        watched.work.policyctl("watch", "--once")
+    assert (watched.forge.bodies[0], watched.noted) == (approved, [])
+    watched.work.project.policy("p", A)
+    watched.work.project.policy("q", A)
+    watched.merge(6, web=B)  # planned without the other
+    watched.push(p=RISKY, q=B)
     assert watched.work.policyctl("watch", "--once").code == 0
-    assert watched.live == {"p": "risky", "q": "b"}
+    assert watched.live == {"p": "risky", "q": "b", "web": "b"}
+    assert watched.noted
+    assert all(watched.noted)
 
 
-def test_a_note_that_fails_leaves_the_others_as_they_were(watched: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third pull request comes before the next try."""
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "the answer is lost"])
+def test_approvals_of_which_one_cannot_be_noted_are_all_unused(
+    lost: bool, watched: TenantOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
     watched.refuses = False
     watched.merge(5, p=RISKY)
     watched.work.settle()
     watched.merge(6, q=B)
-    rewrite = ForgeClient.rewrite
-    noted = list[str]()
+    rewrite, wrote = ForgeClient.rewrite, list[str]()
 
-    def once(client: ForgeClient, old: Comment, body: str) -> None:
-        noted.append(old.path)
-        if len(noted) == 2:
-            raise NotAllowed("slow down")
-        rewrite(client, old, body)
+    def fails(client: ForgeClient, old: Comment, body: str) -> None:
+        wrote.append(old.path)
+        if len(wrote) != 2 or lost:
+            rewrite(client, old, body)
+        if len(wrote) == 2:
+            raise RemoteError("away")
 
     with monkeypatch.context() as failing:
-        failing.setattr(ForgeClient, "rewrite", once)
-        assert "it cannot be noted that an approval is used: slow down" in watched.work.policyctl("watch", "--once").out
-    assert watched.live == {"p": "a", "q": "a"}
-    assert noted[2] == noted[0]
+        failing.setattr(ForgeClient, "rewrite", fails)
+        assert "it cannot be noted that an approval is used: away" in watched.work.policyctl("watch", "--once").out
+    bodies = [one["body"] for number in (5, 6) for one in watched.forge.comments[number]]
+    assert ([found for found in bodies if "Used by" in found], watched.noted) == ([], [])
     watched.work.settle()
-    watched.merge(7, r=B)
+    watched.merge(7, web=B)
     assert watched.work.policyctl("watch", "--once").code == 0
-    assert watched.live == {"p": "risky", "q": "b", "r": "b"}
+    assert watched.live == {"p": "risky", "q": "b", "web": "b"}
 
 
 def test_what_was_noted_by_another_meanwhile_stays() -> None:

@@ -20,6 +20,9 @@ import pytest
 from policyctl.load.urls import origin
 from policyctl.reconcile.queue import JobQueue
 from policyctl.remote.postgres_shared import LeaderState, LeadLost, PaceTable, SharedHostPace
+from tests.cli.forges import forge_of
+from tests.cli.pull_requests import Work
+from tests.conftest import Policyctl, Project
 from tests.git_repo import git
 from tests.postgres import PostgresServer
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
@@ -255,3 +258,54 @@ def test_what_waits_for_a_worker_is_not_written_once_the_branch_does_not_want_it
         busy.released.set()
         read_until(watch, "a  in_sync")
     assert busy.written == []
+
+
+APPROVED = """\
+scope: ['virtual-policy/*']
+environments: {prod: {remote: 'URL', watch: {apply: on-merge, approved: true, interval: 1s, retry: {first: 1s, most: 1s}}}}
+"""
+
+
+@pytest.mark.slow
+def test_an_approval_is_used_by_the_worker_that_writes_and_by_nothing_before(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, database: str
+) -> None:
+    """Not by a leader that finds no worker, nor by one that is killed while its job waits."""
+    tenant, used = Tenant(), list[bool]()
+    with forge_of("github") as forge, ExitStack() as stack:
+
+        def answer(seen: Seen) -> Reply | Silence:
+            if seen.method == "PUT":
+                used.append("Used by policyctl watch" in forge.bodies[0])
+            return tenant(seen)
+
+        def start(folder: str, *arguments: str) -> subprocess.Popen[str]:
+            source = ("--source", str(project.folder), "--ref", "main")
+            return stack.enter_context(started(tmp_path / folder, database, *arguments, *source))
+
+        def lead(folder: str) -> subprocess.Popen[str]:
+            return start(folder, "watch", "--on", "queue", "--port", "0", "--poll", "1s")
+
+        tenant.put(policy("x/a"))
+        host = stack.enter_context(standing_in(answer))
+        work = Work(project, forge, policyctl, monkeypatch)
+        git(project.folder, "init", "--quiet", "--initial-branch=main")
+        project.write("policyctl.yaml", APPROVED.replace("URL", host.url))
+        project.policy("chat", "virtual-model/x/a")
+        work.settle()
+        for name, value in forge.environ.items():
+            monkeypatch.setenv(name, value)
+        first = lead("first")
+        read_until(first, "revision ")
+        project.policy("chat", "virtual-model/x/b")
+        assert work.comment(5).code == 0
+        forge.head = work.commit()
+        forge.merge(5, forge.head)
+        read_until(first, "prod  failed     no worker is at work")
+        first.kill()
+        second = lead("second")
+        read_until(second, "revision ")
+        assert "Used by" not in forge.bodies[0]
+        start("worker", "worker")
+        read_until(second, "prod  in_sync")
+    assert used == [True]

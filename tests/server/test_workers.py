@@ -475,6 +475,17 @@ def test_a_worker_does_not_begin_what_a_watch_withdrew_while_it_waited(policyctl
     assert [policyctl("plan", "--env", name, "--detailed-exitcode").code for name in ("t-0", "t-1")] == [0, 2]
 
 
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_writes_nothing_where_it_cannot_note_that_an_approval_is_used(policyctl: Policyctl, database: str) -> None:
+    files = open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+    awaited(JobQueue(database), "run")
+    with working(database) as jobs:
+        commit = git(Path(), "rev-parse", "HEAD").strip()
+        found, _ = jobs("t-0", Order("run", "apply", commit, files, caller=WATCH, uses=("#5",), branch="main"))
+    assert (found.status, "it cannot be noted that an approval is used: set GITHUB_TOKEN" in found.reason) == ("failed", True)
+    assert policyctl("plan", "--env", "t-0", "--detailed-exitcode").code == 2
+
+
 @pytest.mark.parametrize(("attempts", "became"), [(0, "not begun"), (1, "failed")])
 @pytest.mark.usefixtures("fleet")
 def test_what_a_worker_did_not_begin_is_not_a_failure(attempts: int, became: str, database: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -13,10 +14,11 @@ from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.ci.merges import (
     ApprovalPlace,
-    ApprovalUse,
+    FirstWrite,
     approvals_in,
     approvals_of,
     difference,
+    note_use,
     waiting_merges,
     why_not_head,
 )
@@ -98,7 +100,7 @@ def approved(options: Options, digest: str, text: str, out: Path | None, chosen:
     if out is not None:
         write_overrides(out, found.overrides, uses)
     elif uses:
-        ApprovalUse(options.dir, uses)()
+        use_of(options, uses)()
     console.result(f"{found.digest}\n")
     return 0
 
@@ -128,8 +130,14 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     return approval, _uses(subject, approval, [] if why else holding)
 
 
+def use_of(options: Options, uses: Sequence[str]) -> FirstWrite:
+    """What notes that a run `uses` approvals: of what is chosen (see `Subject.name`), by these pull requests."""
+    name, *sources = uses
+    return FirstWrite(partial(note_use, os.environ, name, repository_path(str(options.dir)), sources))
+
+
 def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:
-    """What `ApprovalUse` notes: the approvals of these pull requests, if anything is approved."""
+    """What `use_of` notes: the approvals of these pull requests, if anything is approved."""
     return [subject.name, *(one.source for one in holding)] if holding and approval.digest != NONE else []
 
 
@@ -141,7 +149,7 @@ def _new_access(subject: Subject, console: Console, besides: str = "") -> StaleP
 
 
 def _merged(subject: Subject, options: Options, console: Console) -> tuple[Approval, list[str]]:
-    """What the merges since the last applied one approve, and what that uses (see `ApprovalUse`); `none` for nothing, and
+    """What the merges since the last applied one approve, and what that uses (see `use_of`); `none` for nothing, and
     the reason is printed.
 
     Raises StalePlan when the way in to the remote was not approved: then not even a plan may be made, since that logs in.

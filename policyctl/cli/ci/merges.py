@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -16,14 +14,15 @@ from typing import NamedTuple
 from policyctl.ci import open_forge
 from policyctl.ci.comments import approval_in, begun, ends_of, is_in, not_begun
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
-from policyctl.cli.github_actions import repository_path
-from policyctl.errors import PolicyctlError, StalePlan
+from policyctl.errors import PolicyctlError, RemoteError, StalePlan
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, held, moved_otherwise, unapproved, waiting
 from policyctl.report.format import count
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _NAMED = 5  # policies in a message
+_BY_RUN = "Used by [this run]({link}), which applies it at {commit}."
+BY_WATCH = "Used by policyctl watch, which applies it at {commit}."
 _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
@@ -179,41 +178,26 @@ def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
 def begin(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
     """Note on merged pull requests, by their names, that an apply of the checked-out commit begins to write what they approve.
 
-    Call it before the first write: from then on they approve nothing for any other commit, wherever this apply ends. Raises
-    StalePlan if one of them was used by another run meanwhile, and RemoteError if it cannot be noted; those that were noted
-    before then count again.
+    Call it directly before the first write: from then on they approve nothing for any other commit, wherever this apply ends.
+    Raises StalePlan if one of them was used by another run meanwhile, and RemoteError if it cannot be noted on each of them;
+    then what was noted on the others is taken back.
     """
-    noted = list[str]()
-    try:
-        for name, note in _notes(forge, environment, directory, uses, sentence):
-            note()
-            noted.append(name)
-    except PolicyctlError:
-        with suppress(PolicyctlError):
-            give_back(forge, environment, directory, noted, sentence)
-        raise
-
-
-def _notes(
-    forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    """What notes it on each of these that is not noted yet. Raises StalePlan."""
     found = {merge.name: ours[-1] for merge, ours in waiting_merges(forge, environment, directory)[0] if ours}
     read = {name: approval_in([one.body], environment, directory, name) for name, one in found.items()}
-    for name in uses:
-        approval = read.get(name)
-        if approval is None or not approval.holds(forge.commit):
-            raise StalePlan(f"another run used the approval of pull request {name} meanwhile; nothing more is written")
-        if not approval.begun:
-            body = begun(found[name].body, sentence, forge.commit, found[name].changed)
-            yield name, partial(forge.rewrite, found[name], body)
-
-
-def give_back(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
-    """Note on these pull requests that an apply, noted with a `sentence`, did not begin: they approve what they did."""
-    for merge, ours in waiting_merges(forge, environment, directory)[0]:
-        if ours and merge.name in uses:
-            forge.rewrite(ours[-1], not_begun(ours[-1].body, sentence))
+    noted = dict[str, str]()
+    try:
+        for name in uses:
+            approval = read.get(name)
+            if approval is None or not approval.holds(forge.commit):
+                raise StalePlan(f"another run used the approval of pull request {name} meanwhile; nothing more is written")
+            if not approval.begun:
+                noted[name] = begun(found[name].body, sentence, forge.commit, found[name].changed)
+                forge.rewrite(found[name], noted[name])
+    except PolicyctlError:
+        for name, body in noted.items():  # the last one too: its answer may have been lost
+            with suppress(PolicyctlError):
+                forge.rewrite(found[name], not_begun(body, sentence))
+        raise
 
 
 def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
@@ -309,22 +293,18 @@ class FirstWrite:
             self._is_noted = True
 
 
-class ApprovalUse(FirstWrite):
-    """Notes that an apply uses the approvals that `ci approved` named."""
-
-    def __init__(self, directory: Path, uses: Sequence[str]) -> None:
-        """`uses` has what the comments are for, an environment or several, and the names of the pull requests."""
-        super().__init__(self._note_use)
-        self._directory, (self._environment, *self._uses) = directory, uses
-
-    def _note_use(self) -> None:
-        if not self._uses:
-            return
-        with open_forge(os.environ) as forge:
-            if forge is None:
-                raise PolicyctlError("without a token it cannot be noted that an approval is used; give it to this step too")
-            sentence = f"Used by [this run]({forge.link}), which applies it at {forge.commit[:12]}."
-            try:
-                begin(forge, self._environment, repository_path(str(self._directory)), self._uses, sentence)
-            except NotAllowed as error:
-                raise PolicyctlError(f"it cannot be noted that an approval is used: {error}") from None
+def note_use(
+    environ: Mapping[str, str] | str, environment: str, directory: str, uses: Collection[str], sentence: str = _BY_RUN
+) -> None:
+    """Do what `begin` does, if there are any `uses`, with the service of these variables, or there are none for a reason.
+    Raises PolicyctlError if that cannot be done: then nothing must be written."""
+    if not uses:
+        return
+    why = environ if isinstance(environ, str) else "the token is missing; give it to what applies, too"
+    with nullcontext(None) if isinstance(environ, str) else open_forge(environ) as forge:
+        if forge is None:
+            raise PolicyctlError(f"it cannot be noted that an approval is used: {why}")
+        try:
+            begin(forge, environment, directory, uses, sentence.format(link=forge.link, commit=forge.commit[:12]))
+        except RemoteError as error:
+            raise PolicyctlError(f"it cannot be noted that an approval is used: {error}") from None
