@@ -14,6 +14,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import RemoteError
@@ -29,6 +30,7 @@ _WORKERS = 6
 MAX_WORKSPACES = 100  # whose agents are read
 _PAGES = 200  # of one list
 _MAX_ROWS = 500_000  # of one list
+MOST_BYTES = 64 * 1024 * 1024  # of all lists that are read together, as of a list that comes in one answer
 _TOTALS = frozenset({"total", "totalcount", "totalitems", "totalresults"})  # in lower case and without underscores
 # Under which an envelope has its rows, in lower case and without underscores, besides the name of the list itself.
 _ROWS = frozenset(
@@ -43,19 +45,39 @@ Get = Callable[[str, Query], Any]
 _Page = tuple[list[Any], int | None]  # rows, and how many there are in all, None where that is not given
 
 
-def _read_pages(get: Callable[[Query], Any], query: Query, page_of: Callable[[Any], _Page]) -> _Page | None:
+class _Room:
+    """The rows of the lists of one tenant, each kept once whatever number of pages and lists have it. For several threads."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, Any] = {}
+        self._left = MOST_BYTES
+        self._lock = threading.Lock()
+
+    def kept(self, row: Any) -> Any:
+        """The row, or an equal one that came before. Raises RemoteError where there is no room for it."""
+        text = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
+        mark = sha256(text).digest()
+        with self._lock:
+            if mark not in self._rows:
+                self._left -= len(text)
+                if self._left < 0:
+                    raise RemoteError(f"its lists have more than {MOST_BYTES >> 20} MiB in all")
+                self._rows[mark] = row
+            return self._rows[mark]
+
+
+def _read_pages(get: Callable[[Query], Any], query: Query, page_of: Callable[[Any], _Page], room: _Room) -> _Page | None:
     """The rows of a list, page by page where it comes as an envelope, each once; None where the remote does not have it.
 
     How to ask for the next page is not documented: reading ends where a page brings nothing new, whatever the total.
     """
-    content, found, total, seen = get(query), list[Any](), None, set[str]()
+    content, found, total, seen = get(query), list[Any](), None, set[int]()
     if content is None:
         return None
     for page in range(2, _PAGES + 2):
         rows, total = page_of(content)
-        texts = [json.dumps(row, sort_keys=True) for row in rows]
-        new = [row for row, text in zip(rows, texts, strict=True) if text not in seen]
-        seen.update(texts)
+        new = [row for row in map(room.kept, rows) if id(row) not in seen]
+        seen.update(map(id, new))
         found += new
         if len(found) > _MAX_ROWS:
             raise RemoteError(f"a list has more than {_MAX_ROWS:,} entries")
@@ -127,7 +149,7 @@ class Connections:
         return found if found is not None and getattr(found, key) == value else None
 
     def _pages(self) -> tuple[Connection, ...] | None:
-        read = _read_pages(self._get, (("include_details", "true"),), _connection_rows)
+        read = _read_pages(self._get, (("include_details", "true"),), _connection_rows, _Room())
         return None if read is None else tuple(dict.fromkeys(_entries(read[0])))
 
 
@@ -235,7 +257,9 @@ def read_sources(get: Get, api: str, agents_api: str) -> Sources:
         agents += reading.taken(f"agents of workspace {one}", future)
     others = {kind: reading.taken(name, lists[name], optional=one.optional) for name, (kind, one) in _LISTS.items()}
     settings = reading.selection(selection)
-    return Sources(tuple(_each_once(agents)), others, settings, reading.unread, tuple(reading.absent))
+    # An agent is in many lists. Rows that differ are kept: one without what it uses does not show that it uses nothing.
+    each_once = {id(row): row for row in agents}
+    return Sources(tuple(each_once.values()), others, settings, reading.unread, tuple(reading.absent))
 
 
 class _Reading:
@@ -243,6 +267,7 @@ class _Reading:
 
     def __init__(self, pool: ThreadPoolExecutor, get: Get, api: str, agents_api: str) -> None:
         self._pool, self._get, self._api, self._agents_api = pool, get, api, agents_api
+        self._room = _Room()
         self.unread: dict[str, str] = {}
         self.absent: list[str] = []
 
@@ -250,7 +275,7 @@ class _Reading:
         """Begin to read a list."""
         below_agents = one.path.startswith("//")
         url = f"{self._agents_api}/{one.path[2:]}" if below_agents else f"{self._api}/{one.path}"
-        return self._pool.submit(every_row, self._get, url, (*one.query, *query))
+        return self._pool.submit(every_row, self._get, url, (*one.query, *query), self._room)
 
     def taken(self, name: str, future: Future[list[Document] | None], *, optional: bool = False) -> tuple[Document, ...]:
         """The rows of a list; none where it could not be read, which is recorded."""
@@ -282,20 +307,9 @@ class _Reading:
         return settings
 
 
-def _each_once(rows: list[Document]) -> Iterator[Document]:
-    """Rows without those that several lists have: agents of all workspaces are in each workspace's list. Rows that differ are
-    all kept, since one that leaves out what an agent uses does not show that it uses nothing."""
-    seen = set[str]()
-    for row in rows:
-        text = json.dumps(row, sort_keys=True)
-        if text not in seen:
-            seen.add(text)
-            yield row
-
-
-def every_row(get: Get, url: str, query: Query) -> list[Document] | None:
+def every_row(get: Get, url: str, query: Query, room: _Room | None = None) -> list[Document] | None:
     """Every row of a list; None where the remote does not have it. Raises RemoteError for one that is not shown whole."""
-    read = _read_pages(lambda asked: get(url, asked), query, lambda content: _rows_on(content, url))
+    read = _read_pages(lambda asked: get(url, asked), query, lambda content: _rows_on(content, url), room or _Room())
     if read is None:
         return None
     rows, total = read

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from policyctl.plan.consumers import Sources
+from policyctl.remote import tenant_lists
 from tests.remote.fake_server import Handler, Reply, Seen, standing_in
 from tests.remote.http_helpers import reach
 
@@ -107,6 +108,33 @@ def test_an_envelope_is_read_page_by_page() -> None:
 def test_a_list_that_is_cut_short_is_not_known() -> None:
     found, _ = sources_of(pages(3, [["a", "b"]]))
     assert found.unread == {"tools": "its list has 3 entries and shows 2 of them"}
+
+
+def test_lists_that_go_on_and_on_are_read_no_further_than_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenant_lists, "MOST_BYTES", 1000)
+    asked: list[int] = []
+
+    def answer(seen: Seen) -> Reply:
+        if not seen.path.endswith("/tools"):
+            return empty(seen)
+        asked.append(len(asked))
+        return Reply(200, {"tools": [{"id": str(asked[-1]), "name": "x" * 300}], "total": 10**9})
+
+    found, _ = sources_of(answer)
+    assert ([*found.unread], len(asked)) == (["tools"], 4)
+    assert "its lists have more than 0 MiB in all" in found.unread["tools"]
+
+
+def test_what_many_lists_have_takes_room_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenant_lists, "MOST_BYTES", 2000)
+
+    def answer(seen: Seen) -> Reply:
+        if seen.path.endswith("/workspaces"):
+            return Reply(200, [{"workspace_id": f"w{number}"} for number in range(20)])
+        return Reply(200, [{"id": "0", "name": "x" * 300}]) if seen.path.endswith("/agents") else empty(seen)
+
+    found, _ = sources_of(answer)
+    assert (len(found.agents), found.unread) == (1, {})
 
 
 @pytest.mark.parametrize(
