@@ -213,7 +213,7 @@ class UsedApprovals:
             now = self._clock()
             shared, since = self._shared, self._again_at if now >= self._again_at else self._used_at
             if shared is None or shared.began <= since:
-                shared = self._shared = SharedMerges(forge, now)
+                shared = self._shared = SharedMerges(forge, now, shared)
         return shared.began, *shared.wait(forge, name, opened.place)
 
     def _note_settled(self, name: str, began: float) -> None:

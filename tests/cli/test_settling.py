@@ -125,6 +125,24 @@ def test_what_was_merged_is_read_once_for_all_environments_of_a_revision(service
         watch.use()
 
 
+def test_merges_without_a_comment_of_ours_are_not_asked_for_one_at_each_revision(service: Service) -> None:
+    watch = Watching()
+    service.merge("1", APPLIED, *NAMES)
+    for number in "2345678":
+        service.merge(number, WAITING)  # by other teams
+    service.bodies["5"] = ["a comment of another tool"]
+    for asked in (8, 8, 1, 1):
+        service.asked.clear()
+        for name in NAMES:
+            watch.settle(name)
+        assert service.asked["comments"] == asked
+        watch.use()
+    service.merge("9", WAITING, *NAMES)
+    for name in NAMES:
+        watch.settle(name)
+    assert not any(service.waits("9", name) for name in NAMES)
+
+
 def test_what_waits_is_read_anew_before_it_is_noted_as_applied(service: Service) -> None:
     watch = Watching()
     service.merge("1", APPLIED, *NAMES)

@@ -67,22 +67,30 @@ class SharedMerges:
     """The newest merged pull requests, and of our comments on each what shows whether its plan was applied: read once, for any
     number of environments. For several threads."""
 
-    def __init__(self, forge: Forge, began: float) -> None:
-        """`began` is a time directly before this."""
+    def __init__(self, forge: Forge, began: float, before: SharedMerges | None = None) -> None:
+        """`began` is a time directly before this. What the reading `before` this one and the one before that found without a
+        comment of ours is not asked again: one that is written so late approves nothing."""
         self.began, self._merges = began, [*_newest(forge)]
-        self._comments: dict[str, list[Comment]] = {}
+        self._bare: set[str] = set() if before is None else before._without()
+        known: set[str] = set() if before is None else self._bare & before._bare
+        self._comments: dict[str, list[Comment]] = {one.name: [] for one in self._merges if one.name in known}
         self._lock = Lock()
+
+    def _without(self) -> set[str]:
+        """The merged pull requests that were found without a comment of ours."""
+        with self._lock:
+            return {name for name, ours in self._comments.items() if not ours}
 
     def wait(self, forge: Forge, environment: str, directory: str) -> tuple[bool, Approval | None]:
         """Whether any of them has a plan of an environment that was not applied yet, and the last one that was applied."""
-        read = ((merge, self._comments_on(forge, merge)) for merge in self._merges)
+        read = ((merge, self._comments_on(forge, merge, directory)) for merge in self._merges)
         found, applied = _waiting(read, environment, directory)
         return any(one.ours for one in found), applied
 
-    def _comments_on(self, forge: Forge, merge: Merge) -> list[Comment]:
+    def _comments_on(self, forge: Forge, merge: Merge, directory: str) -> list[Comment]:
         with self._lock:
             if merge.name not in self._comments:
-                found = forge.comments_on(merge)
+                found = [one for one in forge.comments_on(merge) if is_in(one.body, None, directory)]
                 self._comments[merge.name] = [one._replace(body=ends_of(one.body)) for one in found]  # pages are long
             return self._comments[merge.name]
 
