@@ -139,7 +139,7 @@ def is_git(url: str) -> bool:
 def postgres_url_error(url: str) -> str | None:
     """Why this cannot be the URL of a PostgreSQL database, or None. Never repeats the text: it may have a password."""
     parts = urlsplit(url)
-    asked = parse_qsl(parts.query, keep_blank_values=True)
+    asked = _asked(parts.query)
     if ":" in parts.netloc.rpartition("@")[0] or not _PASSWORDS.isdisjoint(key.lower() for key, _ in asked):
         return "must not contain a password; put it into PGPASSWORD, the file of PGPASSFILE or a libpq service"
     if not {key for key, _ in asked} <= _POSTGRES_OPTIONS:
@@ -164,23 +164,28 @@ def database_url(text: str, what: str = "the URL of the database") -> str | None
     return url
 
 
+def _asked(query: str) -> list[tuple[str, str]]:
+    """The parameters of a PostgreSQL URL as libpq reads them: a `+` is no space there."""
+    return parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
+
+
 def postgres_servers(url: str) -> tuple[str, ...]:
     """What decides which servers a PostgreSQL URL leads to: its hosts and ports, without user and database."""
     parts = urlsplit(url)
-    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    asked = dict(_asked(parts.query))
     return (parts.netloc.rpartition("@")[2].lower(), *(asked.get(key, "") for key in ("host", "hostaddr", "port", "service")))
 
 
 def postgres_files(url: str) -> dict[str, str]:
     """The files that a PostgreSQL URL names, by parameter, as absolute paths: libpq starts from the working directory."""
-    asked = dict(parse_qsl(urlsplit(url).query)) if is_postgres(url) else {}
-    return {key: abspath(asked[key]) for key in _POSTGRES_FILES if asked.get(key, "system") != "system"}
+    asked = dict(_asked(urlsplit(url).query)) if is_postgres(url) else {}
+    return {key: abspath(asked[key]) for key in _POSTGRES_FILES if asked.get(key) not in (None, "", "system")}
 
 
 def postgres_identity(url: str) -> str:
     """Servers and database of a PostgreSQL URL, without user, options and the usual port: `postgresql://db/policies`."""
     parts = urlsplit(url)
-    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    asked = dict(_asked(parts.query))
     netloc, host, address, port, service = postgres_servers(url)
     server = ":".join(filter(None, (netloc or host or address, port))).removesuffix(":5432")
     database = asked.get("dbname") or unquote(parts.path).strip("/")

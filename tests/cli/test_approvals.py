@@ -560,6 +560,22 @@ def test_an_override_counts_once_both_the_commit_and_the_run_are_older(created: 
     assert [one["value"] for one in overrides(work)] == (["1"] if created == 0 or work.forge.kind == "gitlab" else [])
 
 
+def test_it_is_asked_once_for_each_person_and_for_few_whether_they_may_approve(work: Work) -> None:
+    """Anyone may comment, as often as they like."""
+    assert work.forge.server is not None
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    for who in ("bob", "ana", "bob", "bob", "ana"):
+        work.forge.write("/policyctl allow --max-removes 1 because it is not used", who)
+    before = len(work.forge.server.seen)
+    assert [one["value"] for one in overrides(work)] == ["1"]
+    asked = [one for one in work.forge.server.seen[before:] if "/permission" in one.path or "/members/" in one.path]
+    assert len(asked) == 2
+    for number in range(50):
+        work.forge.write("/policyctl allow --max-removes 1 because it is not used", f"person-{number}")
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert (ran.code, ran.err.count("does not count: 50 others allow something; delete what is not meant")) == (0, 2)
+
+
 def test_a_merge_queue_takes_the_overrides_that_the_plan_of_the_pull_request_shows(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -159,5 +159,6 @@ def test_the_authority_is_part_of_the_way_in(project: Project, forge: Forge, pol
 
 def test_the_files_of_a_url_are_absolute_and_those_of_the_system_are_none() -> None:
     assert postgres_files("postgresql://h/d?sslrootcert=system&sslkey=k") == {"sslkey": os.path.abspath("k")}
+    assert postgres_files("postgresql://h/d?sslrootcert=a+b%2Bc%20d&sslkey=") == {"sslrootcert": os.path.abspath("a+b+c d")}
     assert postgres_files("https://h.example/?sslkey=k") == {}
     Access().raise_if_moved("postgresql://h/d?sslkey=k")  # outside any repository

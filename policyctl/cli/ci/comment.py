@@ -230,6 +230,7 @@ def _keep(forge: Forge, text: str, found: ShownPlans) -> str | None:
     return "the issue was closed"
 
 
+_MOST_PEOPLE = 50  # of whom it is asked whether they may approve
 _ALONE = "such a line needs a paragraph of its own, outside quotes and blocks of code, and no HTML before it"
 
 OVERRIDES_EPILOG = """\b
@@ -293,13 +294,20 @@ def _allowed(forge: Forge, console: Console) -> list[Override]:
             console.say(f"what {comment.who} writes of /policyctl allow does not count: {_ALONE}")
     asked = [(comment, commands) for comment in everything if (commands := commands_in(comment.text))]
     since = _since(forge, console) if asked else None
+    known = dict[str, bool]()  # whether people may approve: comments may be many, and each question is a request
     for comment, commands in asked if since is not None else ():
-        if not forge.may_approve(comment):
-            console.say(f"what {comment.who} allows does not count: they opened the pull request, or may not write here")
-            continue
         if comment.when is None or since is None or comment.when <= since:
             what = "; ".join(commands)
             console.say(f"what {comment.who} allows does not count: {what!r} was given for an earlier commit; repeat it")
+            continue
+        if comment.who not in known:
+            if len(known) == _MOST_PEOPLE:
+                raise UsageError(
+                    f"more than {_MOST_PEOPLE} people write /policyctl allow; delete the comments that do not count"
+                )
+            known[comment.who] = forge.may_approve(comment)
+        if not known[comment.who]:
+            console.say(f"what {comment.who} allows does not count: they opened the pull request, or may not write here")
             continue
         for text in commands:
             try:
