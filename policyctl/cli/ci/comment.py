@@ -300,11 +300,12 @@ def _allowed(forge: Forge, console: Console) -> list[Override]:
             what = "; ".join(commands)
             console.say(f"what {comment.who} allows does not count: {what!r} was given for an earlier commit; repeat it")
             continue
+        if comment.who not in known and len(known) == _MOST_PEOPLE:
+            console.say(
+                f"what {comment.who} allows does not count: {_MOST_PEOPLE} others allow something; delete what is not meant"
+            )
+            continue
         if comment.who not in known:
-            if len(known) == _MOST_PEOPLE:
-                raise UsageError(
-                    f"more than {_MOST_PEOPLE} people write /policyctl allow; delete the comments that do not count"
-                )
             known[comment.who] = forge.may_approve(comment)
         if not known[comment.who]:
             console.say(f"what {comment.who} allows does not count: they opened the pull request, or may not write here")
