@@ -147,6 +147,12 @@ def begun(old: str, sentence: str, commit: str, changed: datetime | None) -> str
     return f"{text}\n\n{sentence}\n\n{_encoded(found)}{last}\n"
 
 
+def finished(old: str) -> str:
+    """A comment that was noted as begun, once all of what it approves was written: nothing of it is left to do."""
+    text, data, last = _tail(old)
+    return f"{text}\n\n{_encoded({**_decoded(data), 'finished': True})}{last}\n"
+
+
 def not_begun(old: str, sentence: str) -> str:
     """A comment as it was before it was noted with a `sentence` that an apply begins; any other one as it is."""
     text, data, last = _tail(old)
@@ -254,6 +260,7 @@ def _read(line: str, approval: Approval) -> Approval:
             rules=data.get("rules"),
             environments={str(name): int(number) for name, number in data.get("environments", {}).items()},
             begun=str(data.get("begun", "")),
+            finished=bool(data.get("finished")),
             shown=str(data.get("shown", "")),
             replaces=frozenset(map(str, data.get("replaces", ()))),
             known={"changes", "replaces"} <= data.keys() and all(len(mark) == PRINT for mark in data["changes"]),

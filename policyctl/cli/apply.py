@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from policyctl.cli import apply_options
 from policyctl.cli.apply_options import AwaitedGateways, Expectation, expectation, with_gateways, with_windows, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
@@ -304,6 +305,7 @@ def confirm_and_apply(
         return 128 + events.signal
     applied.raise_if_incomplete()
     raise_if_unsafe(review)
+    apply_options.note_finished(settings.begins, session.console)
     return 0
 
 

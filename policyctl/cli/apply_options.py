@@ -9,13 +9,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial, wraps
+from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from policyctl.cli.options import NumberRange, Options
 from policyctl.cli.selection import Overrides
-from policyctl.errors import Incomplete, Refused, RemoteError, StalePlan, UsageError
+from policyctl.errors import Incomplete, PolicyctlError, Refused, RemoteError, StalePlan, UsageError
 from policyctl.load.environment import Environment
 from policyctl.load.urls import http_url_error
 from policyctl.load.windows import writing_at, writing_by_hand
@@ -26,6 +27,7 @@ from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.observe import observe
 
 if TYPE_CHECKING:
+    from policyctl.cli.console import Console
     from policyctl.cli.session import Session
     from policyctl.plan.plan import Plan
     from policyctl.remote.http import HttpClient
@@ -64,6 +66,43 @@ def expectation(_: click.Context, __: click.Parameter, text: str | None) -> Expe
             "the access printed there, it holds for that way to the remote only"
         )
     return Expectation(found[1] or found[2], found[3] or "")
+
+
+class FirstWrite:
+    """Notes something directly before the first write of an apply. For several threads."""
+
+    def __init__(self, note: Callable[[], object], finish: Callable[[], object] = lambda: None) -> None:
+        """`note` raises PolicyctlError if it cannot be noted, and so does `finish`, which notes that everything was written."""
+        self._note, self._finish, self._lock, self._is_noted = note, finish, Lock(), False
+        self._failed = PolicyctlError("")
+
+    def __call__(self) -> None:
+        """Call it before each write. Raises PolicyctlError if it cannot be noted: then nothing must be written."""
+        with self._lock:
+            if str(self._failed):
+                raise self._failed
+            if self._is_noted:
+                return
+            try:
+                self._note()
+            except PolicyctlError as error:
+                self._failed = error
+                raise
+            self._is_noted = True
+
+    def finish(self) -> None:
+        """Call it once everything was written. Raises PolicyctlError if that cannot be noted."""
+        if self._is_noted:
+            self._finish()
+
+
+def note_finished(begins: Callable[[], None], console: Console) -> None:
+    """Note that an apply wrote everything, where it was noted that it began."""
+    try:
+        if isinstance(begins, FirstWrite):
+            begins.finish()
+    except PolicyctlError as error:
+        console.say(f"it cannot be noted that all of it was written: {error}")
 
 
 def with_windows(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,8 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from policyctl import __version__
-from policyctl.cli.apply_options import within_windows
-from policyctl.cli.ci.merges import FirstWrite
+from policyctl.cli.apply_options import FirstWrite, within_windows
 from policyctl.cli.console import CollectingConsole, Console
 from policyctl.cli.fleet import Fleet, failed_by, one_line
 from policyctl.cli.fleet_apply import fleet_waves, with_outcome

@@ -18,7 +18,8 @@ from pathlib import Path
 import click
 
 from policyctl.ci import service_at
-from policyctl.cli.ci.merges import BY_WATCH, FirstWrite, note_use
+from policyctl.cli.apply_options import FirstWrite
+from policyctl.cli.ci.merges import BY_WATCH, note_use
 from policyctl.cli.console import Console
 from policyctl.cli.fleet import Fleet, open_fleet, plan_one
 from policyctl.cli.fleet_apply import FleetEvents, apply_one, revision_of

@@ -90,8 +90,8 @@ class Approval(NamedTuple):
     plan does by way of other policies (see `Plan.traffic`), and `replaces` what else its branch changes in the files.
     `proposal` is what the plan was made for. Where nothing is approved although the comment has a digest, `why` is the reason.
     `access` is how the remote was reached by the run that applied it, under which safety `rules`, and `begun` the commit whose
-    apply began to write what is approved; from then on `shown` is when the comment was last changed before. `known` is whether
-    all that it changes is known.
+    apply began to write what is approved; from then on `shown` is when the comment was last changed before, and `finished`
+    whether all of it was written. `known` is whether all that it changes is known.
     """
 
     digest: str
@@ -106,6 +106,7 @@ class Approval(NamedTuple):
     rules: str | None = None
     environments: Mapping[str, int] = {}
     begun: str = ""
+    finished: bool = False
     shown: str = ""
     replaces: frozenset[str] = frozenset()
     known: bool = False
@@ -116,8 +117,9 @@ class Approval(NamedTuple):
         return self.replaces.union(map(subject_of, self.prints)) if self.known else None
 
     def holds(self, commit: str) -> bool:
-        """Whether it approves anything for a run of this commit: only the apply that began with it may go on with it."""
-        return self.digest not in (NONE, APPLIED) and self.begun in ("", commit)
+        """Whether it approves anything for a run of this commit: only the apply that began with it may go on with it, and once
+        that has written all of it, what differs was changed since."""
+        return self.digest not in (NONE, APPLIED) and self.begun in ("", commit) and not self.finished
 
     @property
     def parts(self) -> list[Approval]:

@@ -173,6 +173,21 @@ def test_a_run_of_the_same_commit_goes_on_with_what_is_left(tenant: TenantOf) ->
     assert tenant.forge.bodies[0].endswith("<!-- policyctl applied -->\n")
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_run_that_wrote_everything_has_used_its_approval(tenant: TenantOf, moves: bool) -> None:
+    """What a person puts back before the run is noted, or started again, is not overwritten."""
+    tenant.refuses = False
+    tenant.merge(5, p=RISKY, q=B)
+    assert (tenant.work.apply().code, tenant.live) == (0, {"p": "risky", "q": "b"})
+    if moves:
+        (target,) = next(row for row in tenant.rows.rows.values() if row["name"] == "virtual-policy/p")["policy"]["targets"]
+        target["model_name"] = A
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["p"]) == ((4, "a") if moves else (0, "risky"))
+    assert ("(used by an apply of commit " in ran.err) is moves
+    assert tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n") is not moves
+
+
 def test_what_was_begun_is_used_up_for_the_next_commit(tenant: TenantOf) -> None:
     """Also what was not written: it is not known where a run that was killed ended."""
     tenant.merge(5, p=RISKY, q=B)

@@ -12,12 +12,13 @@ import click
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
+from policyctl.cli.apply_options import FirstWrite
 from policyctl.cli.ci.merges import (
     ApprovalPlace,
-    FirstWrite,
     approvals_in,
     approvals_of,
     difference,
+    note_finished_use,
     note_use,
     waiting_merges,
     why_not_head,
@@ -133,7 +134,8 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
 def use_of(options: Options, uses: Sequence[str]) -> FirstWrite:
     """What notes that a run `uses` approvals: of what is chosen (see `Subject.name`), by these pull requests."""
     name, *sources = uses
-    return FirstWrite(partial(note_use, os.environ, name, repository_path(str(options.dir)), sources))
+    what = os.environ, name, repository_path(str(options.dir)), sources
+    return FirstWrite(partial(note_use, *what), partial(note_finished_use, *what))
 
 
 def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from policyctl.ci import open_forge
-from policyctl.ci.comments import approval_in, begun, ends_of, is_in, not_begun
+from policyctl.ci.comments import approval_in, begun, ends_of, finished, is_in, not_begun
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.errors import PolicyctlError, RemoteError, StalePlan
 from policyctl.load.kinds import CONFIG_FILE
@@ -20,6 +20,7 @@ from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, held, m
 from policyctl.report.format import count
 
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_ENDED = {True: "wrote all of it", False: "did not finish"}
 _NAMED = 5  # policies in a message
 _BY_RUN = "Used by [this run]({link}), which applies it at {commit}."
 BY_WATCH = "Used by policyctl watch, which applies it at {commit}."
@@ -256,9 +257,9 @@ def difference(found: Sequence[Approval], parts: Sequence[Approval], commit: str
         numbers[one.source] += number
     rows = [f"pull request {source} ({count(number, 'change')})" for source, number in numbers.items()]
     rows += [
-        f"pull request {one.source} (used by an apply of commit {one.begun[:12]}, which did not finish)"
+        f"pull request {one.source} (used by an apply of commit {one.begun[:12]}, which {_ENDED[one.finished]})"
         for one in reversed(found)
-        if one.begun not in ("", commit)
+        if one.finished or one.begun not in ("", commit)
     ]
     rows += [
         f"pull request {one.source} (approved no plan{f': {one.why}' if one.why else ''})"
@@ -278,29 +279,6 @@ def _named(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_NAMED])}{more}"
 
 
-class FirstWrite:
-    """Notes something directly before the first write of an apply. For several threads."""
-
-    def __init__(self, note: Callable[[], object]) -> None:
-        """`note` raises PolicyctlError if it cannot be noted."""
-        self._note, self._lock, self._is_noted = note, Lock(), False
-        self._failed = PolicyctlError("")
-
-    def __call__(self) -> None:
-        """Call it before each write. Raises PolicyctlError if it cannot be noted: then nothing must be written."""
-        with self._lock:
-            if str(self._failed):
-                raise self._failed
-            if self._is_noted:
-                return
-            try:
-                self._note()
-            except PolicyctlError as error:
-                self._failed = error
-                raise
-            self._is_noted = True
-
-
 def note_use(
     environ: Mapping[str, str] | str, environment: str, directory: str, uses: Collection[str], sentence: str = _BY_RUN
 ) -> None:
@@ -316,3 +294,13 @@ def note_use(
             begin(forge, environment, directory, uses, sentence.format(link=forge.link, commit=forge.commit[:12]))
         except RemoteError as error:
             raise PolicyctlError(f"it cannot be noted that an approval is used: {error}") from None
+
+
+def note_finished_use(environ: Mapping[str, str], environment: str, directory: str, uses: Collection[str]) -> None:
+    """Note that everything was written that approvals were used for. Raises PolicyctlError if that cannot be done."""
+    with open_forge(environ) as forge:
+        if forge is None:
+            raise PolicyctlError("the token is missing")
+        for merge, ours in waiting_merges(forge, environment, directory)[0]:
+            if ours and merge.name in uses:
+                forge.rewrite(ours[-1], finished(ours[-1].body))
