@@ -76,10 +76,12 @@ class History:
         """The commit that is checked out, or that of the revision."""
         return self._revision.commit
 
-    def has(self, commit: str) -> bool:
-        """Whether a commit is in the history of that one."""
+    def has(self, commit: str, *, merged: bool = True) -> bool:
+        """Whether a commit is in the history of that one; unless `merged` ones count, along its first parents."""
         if commit == self.commit:
             return True
+        if not merged:
+            return commit in self._elsewhere.first_parents
         return self._revision.repository.run("merge-base", "--is-ancestor", commit, self.commit).returncode == 0
 
     @cached_property

@@ -105,13 +105,8 @@ class Evidence:
             one.missing = missing or self.history.gap or one.unread
 
     def _search_base(self, searches: dict[str, _HistorySearch], base: History, environment: Environment) -> None:
-        """Look again for what was found in commits that the base does not have, in those that it has."""
-        found = {name: one.live_in for name, one in searches.items() if one.live_in is not None}
-        again = {
-            name: replace(searches[name], live_in=None, unread=None, way="")
-            for name, commit in found.items()
-            if not base.has(commit)
-        }
+        """Look again for what the base does not show yet, in the commits that it has."""
+        again = {name: one.again() for name, one in searches.items() if not one.is_shown_by(base)}
         left, missing = dict(again), None
         try:
             self._go_back(left, base, environment)
@@ -120,8 +115,9 @@ class Evidence:
         for name, one in again.items():
             if name in left:
                 one.missing = missing or base.gap or one.unread
-                why = f"only commits that are not merged have what is live, such as {found[name][:12]}"
-                one.unmerged = "" if one.missing else why
+                if (found := searches[name].live_in) is not None and not one.missing:
+                    which = "of a merged branch" if base.has(found) else "that are not merged"
+                    one.unmerged = f"only commits {which} have what is live, such as {found[:12]}"
             searches[name] = one
 
     def _go_back(self, pending: dict[str, _HistorySearch], history: History, environment: Environment) -> None:
@@ -129,8 +125,11 @@ class Evidence:
         for version in history.versions(environment) if pending else ():
             if version.desired is None:
                 for one in pending.values():
-                    one.pass_over(version)
-            elif (found := pending.get(version.desired.name)) is not None and found.look_at(version.desired, version):
+                    if one.counts(version, history):
+                        one.pass_over(version)
+                continue
+            found = pending.get(version.desired.name)
+            if found is not None and found.counts(version, history) and found.look_at(version.desired, version):
                 found.way = history.way(version)
                 del pending[found.name]
             if not pending:
@@ -139,7 +138,8 @@ class Evidence:
 
 @dataclass
 class _HistorySearch:
-    """The search for one policy or model in git history."""
+    """The search for one policy or model in git history; only along the `first_parents` for a removal that a base decides:
+    what only a branch had on its way was not applied by its merge, and anybody's branch may have had anything."""
 
     change: Change
     write: LastWrite | None
@@ -152,6 +152,7 @@ class _HistorySearch:
     way: str = ""
     elsewhere: bool = False
     unmerged: str = ""
+    first_parents: bool = False
     versions: dict[str, tuple[str, Document]] = field(default_factory=dict)
 
     @property
@@ -165,6 +166,20 @@ class _HistorySearch:
             return self.change.before is None
         done = {self.change.before_digest(), None if self.change.after is None else digest(normal_of(self.change.after))}
         return bool(done & self.write.digests)
+
+    def is_shown_by(self, base: History) -> bool:
+        """Whether the base has the commit that was found, so that it need not be searched."""
+        if self.change.action == "remove" and self.write is None:
+            return self.live_in is not None and base.has(self.live_in, merged=False)
+        return self.live_in is None or base.has(self.live_in)
+
+    def again(self) -> _HistorySearch:
+        """The same search, of the history of a base."""
+        only = self.change.action == "remove"
+        return replace(self, live_in=None, missing=None, unread=None, way="", first_parents=only)
+
+    def counts(self, version: PastVersion, history: History) -> bool:
+        return not self.first_parents or history.has(version.commit, merged=False)
 
     @property
     def past(self) -> Past:

@@ -761,6 +761,46 @@ def test_a_branch_does_not_show_for_itself_that_nothing_was_edited(
         assert policyctl("plan", *base, "--allow-remove", "chat").code == 0
 
 
+def brings_what_cannot_be_read(project: Project) -> None:
+    """A file that may have had what is live."""
+    remote_edits(project)
+    git(project.folder, "checkout", "--quiet", "-b", "change")
+    project.write("a.yaml", POINTER)
+    commit(project.folder, "policies")
+    (project.policies / "a.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (brings_what_is_live, "may have been edited since: only commits of a merged branch have what is live, such as "),
+        (brings_what_cannot_be_read, "was edited since: no commit has what is live"),
+        (moves, ""),
+    ],
+)
+@pytest.mark.parametrize("audit", [False, True])
+def test_a_merged_branch_does_not_show_either_that_nothing_was_edited(
+    happens: Callable[[Project], None], why: str, audit: bool, project: Project, policyctl: Policyctl
+) -> None:
+    """What it had on its way was not applied by its merge, so it shows nothing for what the next one removes."""
+    record = ("--audit", str(project.folder.parent / "audit.jsonl")) if audit else ()
+    describe(project, "first")
+    describe(project, "first", "other")
+    commit(project.folder)
+    assert policyctl("apply", "--yes", *record).code == 0
+    happens(project)
+    (project.policies / "chat.yaml").unlink()
+    commit(project.folder, "policies")
+    git(project.folder, "checkout", "--quiet", "main")
+    git(project.folder, "merge", "--quiet", "--no-ff", "-m", "x", "change")
+    git(project.folder, "checkout", "--quiet", "-b", "next")
+    describe(project, "third", "third")
+    commit(project.folder, "policies")
+    ran = policyctl("plan", "--base", "main", *record)
+    expected = "was edited since: edited on the remote" if audit and why else why
+    assert (ran.code, f"would be removed, but it {expected}" in ran.out) == (3 * bool(why), bool(why))
+
+
 @pytest.mark.parametrize("edited", [False, True])
 def test_a_model_that_was_edited_by_hand_is_removed_only_when_it_is_named(
     edited: bool, project: Project, policyctl: Policyctl
