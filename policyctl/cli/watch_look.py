@@ -197,7 +197,7 @@ class UsedApprovals:
             noted, seen = _name_of(last), {one.source for one in found}  # what was merged since is not in these files
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]) if found else ():
                 for one in comments if merge.name in seen else ():
-                    sentence = "Applied, as policyctl watch found."
+                    sentence = "Applied, as policyctl watch found, or taken back before."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
                     noted = merge.name
             self._taken.pop(name, None)

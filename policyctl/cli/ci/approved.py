@@ -286,6 +286,6 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
         return f"none that waits to be applied has a comment for {subject.name}"
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}).", access, rules))
+            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}), or taken back before.", access, rules))
             console.say(f"noted as applied: pull request {merge.name}")
     return None
