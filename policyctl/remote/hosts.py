@@ -30,6 +30,7 @@ from policyctl.remote.protocol import Backoff
 
 WHOLE = 120.0  # seconds until a response must be complete
 LONGEST_PAUSE = 900.0
+LOOK = 300.0  # seconds that a remote may take for all that is read of it in one look
 _SLICE = 0.5  # seconds between two looks whether to stop
 
 
@@ -246,6 +247,53 @@ class Deadline:
         if left <= 0:
             raise late("the request took too long")
         return left if timeout is None else min(timeout, left)
+
+
+class LookBudget:
+    """How long a remote may keep its readers waiting in one look, which a write ends.
+
+    Each request has a limit of its own, but what a remote answers decides how many there are. Time in which several requests
+    wait counts once, time in which a rate is kept does not count. Several threads may use it at once.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since = self._waited = 0.0
+        self._asking = 0
+
+    @contextmanager
+    def waiting(self, *, writes: bool) -> Iterator[float]:
+        """Count the time of a request, which begins at the time that is given. After one that writes the next look begins."""
+        start = self._count(1)
+        try:
+            yield start
+        finally:
+            self._count(-1)
+            if writes:
+                self._waited = 0.0
+
+    @contextmanager
+    def not_waiting(self) -> Iterator[None]:
+        """Leave out a part of the time of a request."""
+        self._count(-1)
+        try:
+            yield
+        finally:
+            self._count(1)
+
+    def _count(self, more: int) -> float:
+        with self._lock:
+            now = self._clock()
+            self._waited += now - self._since if self._asking else 0.0
+            self._since, self._asking = now, self._asking + more
+            return now
+
+    def raise_if_over(self, host: str) -> None:
+        """Raise RemoteError once the time is over."""
+        if self._waited >= LOOK:
+            minutes = f"{LOOK / 60:.0f} minutes"
+            raise RemoteError(f"{host} took more than {minutes} for what is read in one look, so it is asked nothing more")
 
 
 class DeadlineNetwork(httpcore.NetworkBackend):

@@ -24,7 +24,7 @@ from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.atomic import read_bounded
 from policyctl.load.urls import is_loopback, origin
-from policyctl.remote.hosts import Deadline, HostPace, Hosts, exchange
+from policyctl.remote.hosts import Deadline, HostPace, Hosts, LookBudget, exchange
 from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
 from policyctl.remote.responses import (
@@ -54,7 +54,8 @@ Read = Callable[[Path, int], bytes]
 class Request(NamedTuple):
     """One request to send: `query` as pairs in order, a JSON body or a form, extra headers.
 
-    `secrets` are texts of the body that no message may show, whatever the answer repeats of it.
+    `secrets` are texts of the body that no message may show, whatever the answer repeats of it. Reads `in_look` are also
+    bounded together.
     """
 
     method: str
@@ -64,6 +65,7 @@ class Request(NamedTuple):
     form: Mapping[str, str] | None = None
     headers: Mapping[str, str] = MappingProxyType({})
     secrets: tuple[str, ...] = ()
+    in_look: bool = False
 
 
 class Response(NamedTuple):
@@ -114,6 +116,7 @@ class HttpClient:
         self.hosts = hosts or Hosts(patience, network)
         self._own = hosts is None
         self._patience = self.hosts.patience
+        self._look = LookBudget(self._patience.clock)
         self._timeout = {"timeout": timeout.as_dict()}
         self._read = read
         hide_proxies(scrub, self.hosts.proxies)
@@ -123,10 +126,15 @@ class HttpClient:
 
         Raises LostAnswer for a write (`writes`) that may have happened, RemoteError without a response.
         """
+        with self._look.waiting(writes=writes) as start:
+            if ask.in_look:
+                self._look.raise_if_over(host_of(ask.url))
+            return self._sent(ask, writes, start)
+
+    def _sent(self, ask: Request, writes: bool, start: float) -> Response:
         waiting, clock, tried = self._patience.begin(), self._patience.clock, list[str]()
-        start, pace = clock(), self.hosts.pace(origin(ask.url))
+        began, pace = start, self.hosts.pace(origin(ask.url))
         while True:
-            began = clock()
             self.hosts.deadline.raise_if_stopped()
             try:
                 if not pace.is_free:
@@ -147,6 +155,7 @@ class HttpClient:
                 error.details = (f"{ask.method} {ask.url}", _by_way_of(ask.url), *tried)
                 raise error from None
             self.hosts.deadline.sleep(wait)
+            began = clock()
 
     def _wait_for_turn(self, pace: HostPace, waiting: RetryBudget, url: str) -> None:
         """Wait until the host may be asked. The time of a pause counts as that of the request, the time of a rate does not.
@@ -160,7 +169,11 @@ class HttpClient:
                 most = f"the {self._patience.budget:.0f} s that a request waits"
                 raise RemoteError(f"{host_of(url)} asked to be left alone for longer than {most}; try again later")
             waiting.end += slot - now - pause
-            self.hosts.deadline.sleep(slot - now)
+            if pause:
+                self.hosts.deadline.sleep(pause)
+            if slot - now > pause:
+                with self._look.not_waiting():
+                    self.hosts.deadline.sleep(slot - now - pause)
             if self.hosts.tally is not None:
                 self.hosts.tally.waited(origin(url), slot - now)
             if not pace.pause_left(clock()):

@@ -73,13 +73,13 @@ class OrchestrateReader(Closing):
             return _named(self._list(kind), names)
         found: list[Any] = []
         for query in _queries(names):
-            answer = self._sender.send(Request("GET", self._paths[kind], query))
+            answer = self._read(self._paths[kind], query)
             # 404 may mean that the filter found nothing; only the whole list shows whether the URL is wrong.
             found += self._list(kind) if answer.status == 404 else self._rows_of(kind, answer, query)
         return _named(found, names)
 
     def _list(self, kind: Kind) -> list[Any]:
-        return self._rows_of(kind, self._sender.send(Request("GET", self._paths[kind])))
+        return self._rows_of(kind, self._read(self._paths[kind]))
 
     def _connections_for(self, query: tuple[tuple[str, str], ...]) -> Any:
         """What the tenant's list of connections answers; None for 404. On a local server it has a path of its own."""
@@ -87,7 +87,7 @@ class OrchestrateReader(Closing):
         return self._get(f"{api}/connections/applications", query)
 
     def models(self) -> frozenset[str]:
-        answer = self._sender.send(Request("GET", f"{self._api}/models/list"))
+        answer = self._read(f"{self._api}/models/list")
         if answer.status == 404:  # a remote without models; with a wrong URL, listing policies fails
             return frozenset()
         if not answer.good:
@@ -100,9 +100,12 @@ class OrchestrateReader(Closing):
     def sources(self) -> Sources:
         return read_sources(self._get, self._api, _agents_api(self._api))
 
+    def _read(self, url: str, query: tuple[tuple[str, str], ...] = ()) -> Response:
+        return self._sender.send(Request("GET", url, query, in_look=True))
+
     def _get(self, url: str, query: tuple[tuple[str, str], ...]) -> Any:
         """What is answered; None for 404. Raises RemoteError for any other status that is not a success."""
-        answer = self._sender.send(Request("GET", url, query))
+        answer = self._read(url, query)
         if answer.status == 404:
             return None
         if not answer.good:
