@@ -284,8 +284,9 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
         rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
     if not any(one.ours for one in found):
         return f"none that waits to be applied has a comment for {subject.name}"
+    sentence = f"Applied by [this run]({forge.link}), or taken back before."
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, f"Applied by [this run]({forge.link}), or taken back before.", access, rules))
+            forge.rewrite(one, applied_text(one.body, sentence, access, rules))
             console.say(f"noted as applied: pull request {merge.name}")
     return None
