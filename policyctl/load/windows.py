@@ -144,10 +144,15 @@ def _zone(name: str) -> ZoneInfo:
     return ZoneInfo(name)
 
 
+_WORD = late_pattern(r"[a-z]+")
+# Not all that croniter takes: `R` is another time whenever it is asked.
+_WORDS = frozenset("jan feb mar apr may jun jul aug sep oct nov dec sun mon tue wed thu fri sat l".split())
+
+
 def cron_error(text: str) -> str | None:
     """What is wrong with a time in cron's form: minute, hour, day of the month, month, day of the week. Without the extra
-    `watch`, which other commands do not need, only the number of its parts is checked."""
-    is_cron = len(text.split()) == 5
+    `watch`, which other commands do not need, only the number of its parts and their words are checked."""
+    is_cron = len(text.split()) == 5 and _WORDS.issuperset(_WORD.findall(text.lower()))
     if is_cron and _has_cron():
         from croniter import croniter
 
@@ -160,11 +165,12 @@ def cron_error(text: str) -> str | None:
 
 def zone_error(name: str) -> str | None:
     """What is wrong with the name of a time zone."""
+    known = name != "localtime"  # another one on each machine
     try:
         _zone(name)
     except (KeyError, ValueError, OSError):  # one that is not found is a KeyError
-        return "must be a time zone such as Europe/Berlin, or UTC"
-    return None
+        known = False
+    return None if known else "must be a time zone such as Europe/Berlin, or UTC"
 
 
 class RetryWaits(NamedTuple):

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from policyctl.errors import InvalidInput
 from policyctl.load.config import config_of
 from policyctl.load.source import source_of
-from policyctl.load.windows import RetryWaits, WatchSettings, Window, duration, seconds_of, writing_at, writing_by_hand
+from policyctl.load.windows import (
+    RetryWaits,
+    WatchSettings,
+    Window,
+    cron_error,
+    duration,
+    seconds_of,
+    writing_at,
+    writing_by_hand,
+)
 
 OFFICE = Window("deny", "0 9 * * 1-5", 9 * 3600, "Europe/Berlin")
 EVENING = Window("allow", "0 20 * * *", 4 * 3600, "Europe/Berlin")
@@ -101,13 +110,21 @@ def test_the_settings_of_an_environment_are_merged_by_key() -> None:
     assert found["e-b"] == shared._replace(interval=120, apply="on-merge", approved=True)
 
 
+@pytest.mark.parametrize("text", ["0 9 * * 1-5", "*/5 0 1 Jan,DEC mon", "0 0 L * *", "0 0 * * fri#2"])
+def test_times_in_cron_s_form_may_have_words(text: str) -> None:
+    assert cron_error(text) is None
+
+
 @pytest.mark.parametrize(
     ("setting", "what"),
     [
         ("windows: [{kind: deny, at: 61 * * * *, for: 1h}]", "must be a time in cron's form"),
         ("windows: [{kind: deny, at: '0 0 * * * *', for: 1h}]", "must be a time in cron's form"),
         ("windows: [{kind: deny, at: 0 0 30 2 *, for: 1h}]", "must be a time in cron's form"),
+        ("windows: [{kind: deny, at: R 9 * * *, for: 1h}]", "must be a time in cron's form"),
+        ("windows: [{kind: deny, at: 0 r(9-12) * * *, for: 1h}]", "must be a time in cron's form"),
         ("windows: [{kind: deny, at: 0 0 * * *, for: 1h, zone: Mars}]", "must be a time zone"),
+        ("windows: [{kind: deny, at: 0 0 * * *, for: 1h, zone: localtime}]", "must be a time zone"),
         ("windows: [{kind: allow, at: 0 0 * * *, for: 1h, manual: true}]", "manual does nothing"),
         ("interval: 5", "must be a duration such as 90s"),
         ("heal: sometimes", "never"),
