@@ -236,6 +236,13 @@ class MirrorSource:
         make_folder(self._top)
         return fetch_mirror(self._top, self._url, self._ref, stopped)
 
+    def has(self, revision: str) -> bool:
+        """Whether the branch has that commit, as it was fetched last: one that was taken back is still in the mirror. Raises
+        UsageError for a commit that is not even there, and PolicyctlError if git cannot tell."""
+        from policyctl.load.git.revision import Revision
+
+        return Revision(self._options.dir, revision).is_behind_head()
+
     def uncommitted(self, opened: Opened) -> str | None:  # noqa: ARG002 - whatever it is, it is of a commit
         return None
 

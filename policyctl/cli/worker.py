@@ -257,6 +257,9 @@ class JobHandler:
             raise PolicyctlError("a worker with --source needs the commit of a run, and this one is not in a git repository")
         with self._fetching:
             mirror.fetch(self.stopped)
+        if not mirror.has(order.revision):
+            what = f"commit {order.revision[:12]} of the run"
+            raise PolicyctlError(f"{what} is not in the branch of the worker's --source any more")
         return mirror.open(order.revision, selection, overrides).fleet
 
 

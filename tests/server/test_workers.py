@@ -20,6 +20,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.fleet import Fleet, open_fleet
 from policyctl.cli.options import Options
 from policyctl.cli.session import Session, open_config
+from policyctl.cli.watch_source import MirrorSource
 from policyctl.cli.worker import JobHandler
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.atomic import state_folder
@@ -180,10 +181,10 @@ def test_a_database_that_cannot_be_one_is_one_clear_line_without_its_password(
 
 
 @contextmanager
-def working(database: str, options: Options = Options()) -> Iterator[JobHandler]:
+def working(database: str, options: Options = Options(), mirror: MirrorSource | None = None) -> Iterator[JobHandler]:
     """A worker in a thread of this process."""
     queue = JobQueue(database)
-    jobs = JobHandler(options, queue, None, Console(options))
+    jobs = JobHandler(options, queue, None, Console(options), mirror)
     loop = asyncio.new_event_loop()
     work = loop.create_task(Worker(queue, jobs, 2, Heartbeat(0.5, 2.0)).run())
 
@@ -373,6 +374,25 @@ def test_a_worker_whose_history_is_not_that_of_the_run_does_nothing(database: st
     with working(database) as jobs:
         shallow, _ = jobs("t-0", Order("run", "apply", head, files))
     assert "a worker has a shallow clone" in shallow.reason
+
+
+@pytest.mark.usefixtures("fleet")
+def test_a_worker_with_a_source_applies_no_commit_that_its_branch_does_not_have_any_more(database: str, tmp_path: Path) -> None:
+    """Though its mirror keeps one that was fetched once."""
+    git(tmp_path, "commit", "--quiet", "--allow-empty", "--message=taken back")
+    head = git(tmp_path, "rev-parse", "HEAD").strip()
+    files = open_fleet(Options(), EVERY).files.digest(open_config(Options()))
+    mirror = MirrorSource(Options(), EVERY, str(tmp_path), "HEAD", tmp_path / "state")
+    with working(database, mirror=mirror) as jobs:
+        assert jobs("t-0", Order("run", "plan", head, files))[0].status == "planned"
+        git(tmp_path, "reset", "--quiet", "--hard", "HEAD^")
+        found, _ = jobs("t-0", Order("run", "apply", head, files))
+        earlier, _ = jobs("t-0", Order("run", "apply", git(tmp_path, "rev-parse", "HEAD").strip(), files))
+    assert (found.status, found.reason) == (
+        "failed",
+        f"commit {head[:12]} of the run is not in the branch of the worker's --source any more",
+    )
+    assert earlier.status == "applied"
 
 
 @pytest.mark.usefixtures("fleet")
