@@ -11,7 +11,7 @@ import click
 
 from policyctl.cli.environments import choose, with_environments_or_all
 from policyctl.cli.options import Options, with_options
-from policyctl.errors import UsageError
+from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.selector import EnvironmentFilter
 
 if TYPE_CHECKING:
@@ -88,7 +88,20 @@ def _is_unchanged(paths: tuple[Path, ...]) -> bool:
     from policyctl.load.git.checkout import is_as_committed
     from policyctl.load.kinds import CONFIG_FILE
 
-    return all(is_as_committed(path, CONFIG_FILE) for path in paths)
+    try:
+        return all(is_as_committed(path, CONFIG_FILE, _inventories(path)) for path in paths)
+    except PolicyctlError:  # the check shows what is wrong
+        return False
+
+
+def _inventories(directory: Path) -> tuple[Path, ...]:
+    """The files from which a directory's environments are generated, which may be beside it."""
+    from policyctl.load.discovery import find_config, load_config
+    from policyctl.load.source import read_bytes
+
+    config = find_config(directory)
+    # Most configurations have none, and reading those takes longer than all else here.
+    return () if config is None or b"fleet" not in read_bytes(config) else load_config(config).inventories
 
 
 def _printed(validation: Validation, form: str, style: Style) -> str:

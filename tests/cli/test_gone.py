@@ -317,6 +317,21 @@ def test_a_hook_ends_at_once_where_the_commit_changes_nothing_here(
         assert policyctl("validate").out == nothing
 
 
+@pytest.mark.parametrize("rows", ["n,remote\nb,sqlite:///b.db\n", "n,remote\nb,nowhere\n", None])
+def test_a_hook_checks_where_the_commit_changes_an_inventory_beside_the_directory(
+    applied: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch, rows: str | None
+) -> None:
+    inventory = applied.folder / "rows.csv"
+    inventory.write_text("n,remote\na,sqlite:///a.db\n", "utf-8")
+    fleet = "fleet: [{from: rows.csv, name: 'e-{{ n }}', defaults: {remote: '{{ remote }}'}}]\n"
+    (applied.folder / "policyctl.yaml").write_text(f"scope: ['*']\n{fleet}", "utf-8")
+    commit(applied.folder)
+    monkeypatch.setenv("GIT_INDEX_FILE", ".git/index")
+    assert policyctl("validate").out.startswith("Nothing to check")
+    inventory.unlink() if rows is None else inventory.write_text(rows, "utf-8")
+    assert "Nothing to check" not in policyctl("validate").out
+
+
 @pytest.mark.slow
 def test_the_hook_that_init_writes_runs_when_a_file_is_only_deleted(project: Project, policyctl: Policyctl) -> None:
     """In pre-commit itself, which passes over hooks without files."""

@@ -72,19 +72,18 @@ def absent_at(directory: Path, paths: Sequence[Path]) -> Absent | None:
     return next((found[name] for name in names if name in found), None)
 
 
-def is_as_committed(directory: Path, also: str) -> bool:
-    """Whether a directory equals the checked out commit, and so do files called `also` in it and above it.
-
-    False if git cannot be asked or nothing was committed yet.
-    """
+def is_as_committed(directory: Path, also: str, beside: Sequence[Path] = ()) -> bool:
+    """Whether a directory equals the checked out commit, and so do files called `also` in it and above it, and those `beside`
+    it. False if git cannot be asked or nothing was committed yet."""
     try:
         repository = find_repository(directory)
-        if repository is None or (directory / also).is_symlink() or links_to(repository, directory):
+        if repository is None or any(map(Path.is_symlink, (directory / also, *beside))) or links_to(repository, directory):
             return False  # the target of a link may have changed
         folder = repository.path_of(directory).removesuffix("/")
         above = [str(parent / also) for parent in PurePosixPath(folder, also).parent.parents] if folder else []
-        return not differs(repository, commit_of(repository, "HEAD"), [folder, *above] if folder else [])
-    except PolicyctlError:
+        files = [str(Path(os.path.realpath(path)).relative_to(repository.top)) for path in beside]
+        return not differs(repository, commit_of(repository, "HEAD"), [folder, *above, *files] if folder else [])
+    except (PolicyctlError, ValueError):  # a file of another place
         return False
 
 
