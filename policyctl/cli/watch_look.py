@@ -14,6 +14,7 @@ from policyctl.ci import open_forge, service_at
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import (
     BY_WATCH,
+    REPLACED,
     ApprovalPlace,
     SharedMerges,
     approvals_of,
@@ -23,7 +24,7 @@ from policyctl.cli.ci.merges import (
     why_not_head,
 )
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, standing
+from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, replaced, standing
 from policyctl.watch.decide import KnownRules, Look, Synced
 
 if TYPE_CHECKING:
@@ -195,9 +196,10 @@ class UsedApprovals:
             ends = [led_rules(found, known) for known in _known_rules(look, last)]
             rules = look.rules if look.rules in ends else ends[0]
             noted, seen = _name_of(last), {one.source for one in found}  # what was merged since is not in these files
+            old = replaced(found)
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]) if found else ():
                 for one in comments if merge.name in seen else ():
-                    sentence = "Applied, as policyctl watch found, or taken back before."
+                    sentence = REPLACED if merge.name in old else "Applied, as policyctl watch found, or taken back before."
                     forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
                     noted = merge.name
             self._taken.pop(name, None)

@@ -89,6 +89,9 @@ class WatchSource(Protocol):
     def open(self, revision: str) -> Opened:
         """The files of that revision. Raises PolicyctlError."""
 
+    def is_same(self, opened: Opened, revision: str) -> bool:
+        """Whether a later revision, which was fetched, is known to change none of the opened files. Raises PolicyctlError."""
+
     def uncommitted(self, opened: Opened) -> str | None:
         """Why the opened files may not be those of a commit; None if they are, or are not in a repository."""
 
@@ -110,6 +113,9 @@ class DirectorySource:
             self._mark, commits = self._stamped(), checked_out(self._options.dir)
             self._revision = f"{commits[0][:_SHORT]}+{self._mark}" if commits else self._mark
         return self._revision
+
+    def is_same(self, opened: Opened, revision: str) -> bool:  # noqa: ARG002 - each revision is one of what is read
+        return False
 
     def _stamped(self) -> str:
         found, top = [*stamps(self._options.dir, _SUFFIXES)], repository_top(self._options.dir.absolute())
@@ -242,6 +248,16 @@ class MirrorSource:
         from policyctl.load.git.revision import Revision
 
         return Revision(self._options.dir, revision).is_behind_head()
+
+    def is_same(self, opened: Opened, revision: str) -> bool:
+        from policyctl.load.base_config import config_paths
+        from policyctl.load.git.revision import Revision
+
+        then = opened.then
+        if then is None or not then.folder:
+            return False
+        paths = [then.folder, *config_paths(then.folder), *opened.referred]
+        return then.entries(paths) == Revision(self._options.dir, revision).entries(paths)
 
     def uncommitted(self, opened: Opened) -> str | None:  # noqa: ARG002 - whatever it is, it is of a commit
         return None

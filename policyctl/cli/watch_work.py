@@ -130,9 +130,10 @@ class EnvironmentWork:
     def outdated(self) -> str | None:
         try:
             newest = self._fetch_since(time.monotonic())
+            is_newest = newest == self._revision or self._source.is_same(self.opened, newest)
         except PolicyctlError as error:
             return f"the source, which cannot be read: {error}"
-        return None if newest == self._revision else "the newest files, which are not in use yet"
+        return None if is_newest else "the newest files, which are not in use yet"
 
     def uncommitted(self) -> str | None:
         if (why := self._source.uncommitted(self.opened)) is not None:

@@ -227,6 +227,16 @@ def rules_at_first(approvals: Sequence[Approval], history: Sequence[str]) -> str
     return shown[0] if shown and {*shown}.issuperset(history) else ""
 
 
+def replaced(approvals: Sequence[Approval]) -> set[str]:
+    """The sources of those approvals, the newest first, of which newer ones change everything too."""
+    found, newer = set[str](), set[str]()
+    for one in approvals:
+        if one.subjects and one.subjects <= newer:
+            found.add(one.source)
+        newer |= one.subjects or set()
+    return found
+
+
 def waiting(approvals: Sequence[Approval], plan: Approvable) -> list[tuple[Approval, int]]:
     """The approvals with changes that the plan still has, and how many of them."""
     left = set(plan.prints)

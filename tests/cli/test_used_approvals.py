@@ -686,6 +686,23 @@ def test_approvals_of_which_one_cannot_be_noted_are_all_unused(
     assert watched.live == {"p": "risky", "q": "b", "web": "b"}
 
 
+@pytest.mark.parametrize("by", ["the workflow", "a watch"])
+def test_what_was_replaced_before_it_was_applied_is_not_noted_as_applied(by: str, watched: TenantOf) -> None:
+    watched.refuses = False
+    watched.merge(5, p=RISKY)
+    watched.work.settle()
+    watched.merge(6, p=A)
+    watched.work.settle()
+    watched.merge(7, q=B)
+    assert watched.work.policyctl("apply", "--yes").code == 0
+    noting = watched.work.on_main("ci", "applied") if by == "the workflow" else watched.work.policyctl("watch", "--once")
+    assert noting.code == 0
+    assert watched.live == {"p": "a", "q": "b"}
+    notes = [watched.forge.comments[number][-1]["body"].split("\n\n")[-2] for number in (5, 6, 7)]
+    assert [note.startswith("Applied") for note in notes] == [False, True, True]
+    assert notes[0] == "Replaced by what was merged later."
+
+
 def test_what_was_noted_by_another_meanwhile_stays() -> None:
     body = f"<!-- x -->\n\nUsed by it.\n\nApplied.\n\n<!-- policyctl {APPLIED} -->\n"
     assert not_begun(body, "Used by it.") == body

@@ -26,7 +26,7 @@ from policyctl.watch.notify import FILE as SPOOL_FILE
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
-from tests.remote.fake_server import standing_in
+from tests.remote.fake_server import certificates, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import LOCAL, edit, live_documents
 
@@ -236,6 +236,45 @@ def test_a_directory_that_changed_since_it_was_read_is_not_applied(
     monkeypatch.setattr(EnvironmentWork, "_look", then_committed)
     assert "waits for the newest files, which are not in use yet" in policyctl("watch", "--once").out
     assert "virtual-policy" not in policyctl("policy", "list").out
+
+
+NEWER = {
+    "a file elsewhere": ("other.txt", True),
+    "a policy file elsewhere": ("other/policies.yaml", True),
+    "a file in the directory": ("policies/other.yaml", False),
+    "a configuration above": ("policyctl.yaml", False),
+    "a file that settings refer to": ("ca.pem", False),
+}
+
+
+@pytest.mark.parametrize("case", NEWER)
+def test_an_edit_is_put_back_whatever_a_newer_commit_changes_elsewhere(
+    case: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, is_put_back = NEWER[case]
+    looked, tenant = EnvironmentWork._look, Tenant()
+
+    def then_committed(*args: Any) -> Any:
+        found = looked(*args)
+        (project.folder / file).parent.mkdir(exist_ok=True)
+        (project.folder / file).write_text("{} # newer\n")
+        commit(project.folder, file)
+        return found
+
+    watch = ("watch", "--once", "--all", "--source", str(project.folder), "--state", "state")
+    with standing_in(tenant) as server:
+        (project.folder / "ca.pem").write_bytes((certificates() / "ca.pem").read_bytes())
+        settings = "watch: {apply: on-merge, heal: always}\n"
+        settings += f"environments: {{dev: {{remote: '{server.url}', ca_file: ../ca.pem}}}}\n"
+        project.write("policyctl.yaml", settings)
+        project.policy("chat", "virtual-model/x/a")
+        commit(project.folder)
+        assert "in_sync    applied: Git moved" in policyctl(*watch).out
+        (row,) = tenant.rows.values()
+        row["policy"]["targets"][0]["model_name"] = "virtual-model/x/b"
+        monkeypatch.setattr(EnvironmentWork, "_look", then_committed)
+        out = policyctl(*watch).out
+    assert ("in_sync" in out, "waits for the newest files, which are not in use yet" in out) == (is_put_back, not is_put_back)
 
 
 def test_a_directory_outside_of_git_is_applied_as_it_is(project: Project, policyctl: Policyctl) -> None:

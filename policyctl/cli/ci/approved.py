@@ -14,6 +14,7 @@ from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.apply_options import FirstWrite
 from policyctl.cli.ci.merges import (
+    REPLACED,
     ApprovalPlace,
     approvals_in,
     approvals_of,
@@ -41,6 +42,7 @@ from policyctl.plan.approval import (
     newest,
     overrides_of,
     reached,
+    replaced,
     rules_at_first,
     standing,
     waiting,
@@ -284,9 +286,9 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
         rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
     if not any(one.ours for one in found):
         return f"none that waits to be applied has a comment for {subject.name}"
-    sentence = f"Applied by [this run]({forge.link}), or taken back before."
+    old, by_run = replaced(approvals), f"Applied by [this run]({forge.link}), or taken back before."
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, sentence, access, rules))
-            console.say(f"noted as applied: pull request {merge.name}")
+            forge.rewrite(one, applied_text(one.body, REPLACED if merge.name in old else by_run, access, rules))
+            console.say(f"noted as {'replaced' if merge.name in old else 'applied'}: pull request {merge.name}")
     return None

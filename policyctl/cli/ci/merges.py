@@ -19,6 +19,7 @@ from policyctl.load.kinds import CONFIG_FILE
 from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, held, moved_otherwise, unapproved, waiting
 from policyctl.report.format import count
 
+REPLACED = "Replaced by what was merged later."
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _ENDED = {True: "wrote all of it", False: "did not finish"}
 _NAMED = 5  # policies in a message
