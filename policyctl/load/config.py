@@ -40,6 +40,7 @@ from policyctl.load.watch_file import watch_settings
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
+from policyctl.policy.names import within
 from policyctl.policy.schema import FileModel
 from policyctl.policy.validation_errors import findings_of
 from policyctl.rules import RULES, Chosen, guess_rule, with_prefix
@@ -69,7 +70,7 @@ def config_of(source: Source, read: ReadBeside | None = None) -> Config:
     fleet = FleetDescription(data, read or beside(Path(source.file)))
     members = _members(fleet, file)
     problems += [problem for problem in to_problems(source, 0, list(_checks(file, members))) if problem.mark not in known]
-    problems += [*fleet.problems, *_placed(source, fleet.found), *_shared_remotes(source, members)]
+    problems += [*fleet.problems, *_placed(source, fleet.found), *_shared_remotes(source, members, file)]
     if problems:
         _raise(problems)
     return _resolve(file, members, source)
@@ -156,18 +157,19 @@ def _placed(source: Source, found: Iterable[Placed]) -> list[Problem]:
     return problems
 
 
-def _shared_remotes(source: Source, members: Mapping[str, _Resolved]) -> list[Problem]:
+def _shared_remotes(source: Source, members: Mapping[str, _Resolved], shared: ConfigFile) -> list[Problem]:
     """A problem for each environment on the remote of another, unless both are written out with a scope of their own."""
-    remotes = {name: one.file.remote for name, one in members.items() if one.file is not None}
+    files = {name: one.file for name, one in members.items() if one.file is not None}
 
-    def own_scope(name: str) -> Any:
-        one = members[name]
-        return one.file.scope if one.file is not None and one.member.is_plain else None
+    def removes(one: str, other: str) -> bool:
+        mine, theirs = (files[name].scope if members[name].member.is_plain else None for name in (one, other))
+        prunes = own_or_shared("prune", files[one], shared) is not False
+        return mine is None or theirs is None or mine == theirs or (prunes and within(theirs, mine))
 
     found = []
+    remotes = {name: one.remote for name, one in files.items()}
     for name, other in same_remotes(remotes, str(Path(source.file).parent)):
-        scopes = own_scope(name), own_scope(other)
-        if None in scopes or scopes[0] == scopes[1]:
+        if removes(name, other) or removes(other, name):
             message = f"{name} has the remote of {other}: each would remove what only the other has; give each its own"
             found.append(Placed(members[name].origin_of(("remote",)), Finding(("remote",), "P313", message)))
     return _placed(source, found)

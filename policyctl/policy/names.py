@@ -114,6 +114,11 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return _matches(name, tuple(patterns))
 
 
+def within(globs: Iterable[str], others: Collection[str]) -> bool:
+    """Whether all names of one of the globs are those of these others too, as far as the text of it shows."""
+    return any(glob in others or matches(canonical(glob), others) for glob in globs)
+
+
 @lru_cache(maxsize=10_000)  # environments ask the same of the same names
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fits(spelling, pattern) for pattern in patterns for spelling in both_spellings(name))

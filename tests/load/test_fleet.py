@@ -234,14 +234,37 @@ environments:
     assert qa.auth.model_dump(exclude_none=True) == {"type": "bearer", "token": "env:T"}
 
 
-def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_of_their_own(project: Project) -> None:
+@pytest.mark.parametrize(
+    ("one", "other", "prune", "refuses"),
+    [
+        ("[a-*]", "[b-*]", True, False),
+        ("[a-*]", "[a-*]", True, True),
+        ("['*']", "[b-*]", True, True),
+        ("[team-x-*]", "[team-*]", True, True),
+        ("[a, b]", "[b]", True, True),
+        ("[virtual-policy/a*]", "['a*', 'c']", True, True),
+        ("['a*', 'c']", "[virtual-policy/a-b]", True, True),
+        ("['*']", "[virtual-model/x/*]", True, True),
+        ("['*']", "[b-*]", False, False),
+        ("[b-*]", "['*']", False, True),
+    ],
+)
+def test_environments_that_are_written_out_may_share_a_remote_only_with_scopes_of_their_own(
+    one: str, other: str, prune: bool, refuses: bool, project: Project
+) -> None:
+    """What one of them has in scope without removing it is left to the other: `prune` is that of the first."""
     remotes = "https://x.example/1", "https://X.example:443/1/"
-    rows = [f"  {name}: {{{{remote: '{remote}', scope: {{}}}}}}\n" for name, remote in zip("ab", remotes, strict=True)]
-    text = "environments:\n" + "".join(rows)
-    assert len(loaded(project, text.format("[a-*]", "[b-*]"), None).environments) == 2
-    assert refused(project, text.format("[a-*]", "[a-*]"), None) == [
-        "policyctl.yaml:3:15: b has the remote of a: each would remove what only the other has; give each its own [P313]"
+    rows = [
+        f"  {name}: {{remote: '{remote}', scope: {scope}{more}}}\n"
+        for name, remote, scope, more in zip("ab", remotes, (one, other), ("" if prune else ", prune: false", ""), strict=True)
     ]
+    text = "environments:\n" + "".join(rows)
+    if not refuses:
+        assert len(loaded(project, text, None).environments) == 2
+    else:
+        assert refused(project, text, None) == [
+            "policyctl.yaml:3:15: b has the remote of a: each would remove what only the other has; give each its own [P313]"
+        ]
 
 
 @pytest.mark.parametrize(
