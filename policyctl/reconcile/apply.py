@@ -144,8 +144,8 @@ def _write_and_verify(
         events.outcome(outcome)
 
     def begin(change: Change) -> None:
+        record.begun(change)  # first: where that fails nothing is written, so no approval is used
         settings.begins()
-        record.begun(change)
 
     changes = review.plan.changes
     with events.progress("Applying", len(changes)):

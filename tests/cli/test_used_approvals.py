@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from policyctl.cli.ci.merges import why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.errors import Refused, RemoteError
 from policyctl.plan.approval import APPLIED, NONE
-from policyctl.reconcile import apply
+from policyctl.reconcile import apply, audit
 from policyctl.watch.decide import Look
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
@@ -215,6 +216,22 @@ def test_nothing_is_written_where_it_cannot_be_noted(tenant: TenantOf) -> None:
     assert "it cannot be noted that an approval is used: " in ran.out
     tenant.forge.read_only = False
     assert (tenant.apply().code, tenant.live["p"]) == (0, "risky")
+
+
+def test_an_approval_is_not_used_where_the_change_cannot_be_recorded(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing is written either, and it counts for the next commit."""
+    tenant.refuses = False
+    tenant.merge(5, p=B)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as step:
+        step.setattr(audit, "entry_line", full)
+        assert tenant.work.apply("--audit", "audit.jsonl").code == 5
+    assert "Used by" not in tenant.forge.bodies[0]
+    tenant.push()
+    assert (tenant.apply().code, tenant.live["p"]) == (0, "b")
 
 
 def test_two_runs_do_not_use_one_approval(tenant: TenantOf) -> None:
