@@ -728,10 +728,13 @@ def test_a_remote_is_not_given_to_another_environment_by_a_push(
     live = tenant(base=MODELS[0])
     with standing_in(live) as prod, standing_in(tenant(base=MODELS[0])) as dev:
         own = environment("prod", prod.url).replace("virtual-policy/*", "virtual-policy/b*")
-        write(work, own, environment("dev", dev.url, watch))
+        other = environment("dev", dev.url, watch).replace(
+            "virtual-policy/*", "virtual-policy/*s*"
+        )  # neither is within the other
+        write(work, own, other)
         push(work)
         look(work, "--all")
-        write(work, own.replace(prod.url, dev.url) if swapped else own, environment("dev", prod.url, watch))
+        write(work, own.replace(prod.url, dev.url) if swapped else own, other.replace(dev.url, prod.url))
         push(work)
         assert "dev  refused" in look(work, "--all")
         live.put(next(iter(tenant(theirs=MODELS[0]).rows.values())))
