@@ -34,4 +34,6 @@ def delta(text: str | None, finish_reason: str | None = None) -> bytes:
 
 
 WORDS = ("One", " two", " three")
-STREAM = sends(EVENTS, *map(delta, WORDS), delta(None, "stop"), DONE)
+# It closes the connection afterwards, and announces that, so no other request comes on it.
+_LAST = EVENTS.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+STREAM = sends(_LAST, *map(delta, WORDS), delta(None, "stop"), DONE)
