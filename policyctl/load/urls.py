@@ -165,7 +165,7 @@ def database_url(text: str, what: str = "the URL of the database") -> str | None
 
 
 def _asked(query: str) -> list[tuple[str, str]]:
-    """The parameters of a PostgreSQL URL as libpq reads them: a `+` is no space there."""
+    """The parameters of a PostgreSQL URL as libpq reads them, where a `+` is not a space."""
     return parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)
 
 

@@ -155,7 +155,7 @@ def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
 
 def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> str:
     """The way to reach the remote (see `access_at`) to which approved plans lead from the one that was used last; empty if that
-    is not known. One that an approved step left counts no more: whoever is there may be why.
+    is not known. One that an approved step left counts no more: who is there now may be why it was left.
 
     `approvals` are those that wait, the newest first; `applied` is the last that was applied, which notes how the remote was
     reached. Without such a note the first way that the `history` of the branch has is taken for used, and only while approved

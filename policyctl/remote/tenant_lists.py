@@ -54,7 +54,7 @@ class _Room:
         self._lock = threading.Lock()
 
     def kept(self, row: Any) -> Any:
-        """The row, or an equal one that came before. Raises RemoteError where there is no room for it."""
+        """The row, or an equal one that came before. Raises RemoteError if it would exceed the limit."""
         text = json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
         mark = sha256(text).digest()
         with self._lock:

@@ -230,7 +230,7 @@ def _keep(forge: Forge, text: str, found: ShownPlans) -> str | None:
     return "the issue was closed"
 
 
-_MOST_PEOPLE = 50  # of whom it is asked whether they may approve
+_MOST_PEOPLE = 50  # whose permission to approve is asked for
 _ALONE = "such a line needs a paragraph of its own, outside quotes and blocks of code, and no HTML before it"
 
 OVERRIDES_EPILOG = """\b
