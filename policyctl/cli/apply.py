@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from policyctl.cli import apply_options
-from policyctl.cli.apply_options import AwaitedGateways, Expectation, expectation, with_gateways, with_windows, within_windows
+from policyctl.cli.apply_options import (
+    AwaitedGateways,
+    Expectation,
+    expectation,
+    use_of,
+    with_gateways,
+    with_windows,
+    within_windows,
+)
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
@@ -169,34 +176,25 @@ def apply(
     the remote match them again.
     """
     _check_expectation(expected, planfile, None if chosen.several else plans_file)
-    output = OutcomeOutput(form, report)
+    output, use = OutcomeOutput(form, report), use_of(options, overrides.uses)
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
-    settings = _using(overrides, options, ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models))
+    settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models, begins=use)
     if chosen.several or resume is not None:
         from policyctl.cli.fleet_apply import apply_several, approval_of, open_several
 
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
-        approval = approval_of(yes, expected, run, plans_file)
-        return apply_several(fleet, pace._replace(parallelism=parallelism), settings, approval, output)
+        pace, approval = pace._replace(parallelism=parallelism), approval_of(yes, expected, run, plans_file)
+        return use.ended(apply_several(fleet, pace, settings, approval, output), fleet.console)
     look = partial(_review_one, options, planfile, selection, overrides, base, past, audit, expected)
     session, review = look()
     _show(session, review, planfile, expected, output, quiet=yes and session.console.quiet)
-    _note_untested(session, review, asked=validate_models)
     settings = within_windows(settings, session.environment, overrides.outside)
-    return gateways.after(confirm_and_apply(review, session, settings, output, again=look, yes=yes), session, review.plan)
+    code = use.ended(confirm_and_apply(review, session, settings, output, again=look, yes=yes), session.console)
+    return gateways.after(code, session, review.plan)
 
 
-def _using(overrides: Overrides, options: Options, settings: ApplySettings) -> ApplySettings:
-    """The settings of an apply that notes before it writes that it uses approvals, if it does."""
-    if not overrides.uses:
-        return settings
-    from policyctl.cli.ci.approved import use_of  # with HTTP behind it
-
-    return replace(settings, begins=use_of(options, overrides.uses))
-
-
-def _note_untested(session: Session, review: Review, *, asked: bool) -> None:
-    if asked and not any(change.kind == "model" and change.after for change in review.plan.changes):
+def _note_untested(session: Session, review: Review, settings: ApplySettings) -> None:
+    if settings.test_models and not any(change.kind == "model" and change.after for change in review.plan.changes):
         session.console.say("--validate-models does nothing: the plan adds or updates no model")
 
 
@@ -281,6 +279,7 @@ def confirm_and_apply(
     Raises UsageError or Refused before asking when the remote is read-only or the plan is refused, StalePlan when it is another
     one after that, Incomplete when not everything was applied, and otherwise as `apply_plan` does.
     """
+    _note_untested(session, review, settings)
     require_writable(session.url)
     if why := session.environment.suspended:
         name = session.environment.name
@@ -305,7 +304,6 @@ def confirm_and_apply(
         return 128 + events.signal
     applied.raise_if_incomplete()
     raise_if_unsafe(review)
-    apply_options.note_finished(settings.begins, session.console)
     return 0
 
 

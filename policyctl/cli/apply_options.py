@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import NumberRange, Options
 from policyctl.cli.selection import Overrides
 from policyctl.errors import Incomplete, PolicyctlError, Refused, RemoteError, StalePlan, UsageError
@@ -72,14 +74,14 @@ class FirstWrite:
     """Notes something directly before the first write of an apply. For several threads."""
 
     def __init__(self, note: Callable[[], object], finish: Callable[[], object] = lambda: None) -> None:
-        """`note` raises PolicyctlError if it cannot be noted, and so does `finish`, which notes that everything was written."""
+        """`note` raises PolicyctlError if it cannot be noted, as does `finish`, which notes that everything was written."""
         self._note, self._finish, self._lock, self._is_noted = note, finish, Lock(), False
-        self._failed = PolicyctlError("")
+        self._failed: PolicyctlError | None = None
 
     def __call__(self) -> None:
         """Call it before each write. Raises PolicyctlError if it cannot be noted: then nothing must be written."""
         with self._lock:
-            if str(self._failed):
+            if self._failed is not None:
                 raise self._failed
             if self._is_noted:
                 return
@@ -90,19 +92,27 @@ class FirstWrite:
                 raise
             self._is_noted = True
 
-    def finish(self) -> None:
-        """Call it once everything was written. Raises PolicyctlError if that cannot be noted."""
-        if self._is_noted:
-            self._finish()
+    def ended(self, code: int, console: Console) -> int:
+        """The exit code of the apply. If that is 0, note that everything was written, where it was noted that it began; why
+        that cannot be noted is reported."""
+        try:
+            if code == 0 and self._is_noted:
+                self._finish()
+        except PolicyctlError as error:
+            console.say(f"it cannot be noted that all of it was written: {error}")
+        return code
 
 
-def note_finished(begins: Callable[[], None], console: Console) -> None:
-    """Note that an apply wrote everything, where it was noted that it began."""
-    try:
-        if isinstance(begins, FirstWrite):
-            begins.finish()
-    except PolicyctlError as error:
-        console.say(f"it cannot be noted that all of it was written: {error}")
+def use_of(options: Options, uses: Sequence[str]) -> FirstWrite:
+    """What notes that a run `uses` approvals: of what is chosen (see `Subject.name`), by these pull requests. With nothing to
+    use it notes nothing."""
+    if not uses:
+        return FirstWrite(lambda: None)
+    from policyctl.cli.ci.merges import note_finished_use, note_use  # imports HTTP
+
+    name, *sources = uses
+    what = os.environ, name, repository_path(str(options.dir)), sources
+    return FirstWrite(partial(note_use, *what), partial(note_finished_use, *what))
 
 
 def with_windows(function: Callable[..., Any]) -> Callable[..., Any]:

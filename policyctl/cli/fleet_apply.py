@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.cli.apply_options import LED_ELSEWHERE, Expectation, note_finished, within_windows
+from policyctl.cli.apply_options import LED_ELSEWHERE, Expectation, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, access_and_rules, brakes_of, open_fleet, plan_fleet, run_fleet
@@ -137,9 +137,7 @@ def apply_several(fleet: Fleet, pace: Pace, settings: ApplySettings, approval: F
         style, verbose = fleet.console.out_style, fleet.console.verbose
         fleet.console.result(fleet_text(result, style, verbose=verbose, plans=shown is None and not fleet.console.quiet))
     fleet.raise_if_idle()
-    if (code := result.exit_code() if number is None else 128 + number) == 0:
-        note_finished(settings.begins, fleet.console)
-    return code
+    return result.exit_code() if number is None else 128 + number
 
 
 def _apply(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import click
@@ -12,15 +11,13 @@ import click
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
-from policyctl.cli.apply_options import FirstWrite
+from policyctl.cli.apply_options import use_of
 from policyctl.cli.ci.merges import (
     REPLACED,
     ApprovalPlace,
     approvals_in,
     approvals_of,
     difference,
-    note_finished_use,
-    note_use,
     waiting_merges,
     why_not_head,
 )
@@ -131,13 +128,6 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     if why and holding:
         console.say(f"not noted as used: {', '.join(f'pull request {one.source}' for one in reversed(holding))}; {why}")
     return approval, _uses(subject, approval, [] if why else holding)
-
-
-def use_of(options: Options, uses: Sequence[str]) -> FirstWrite:
-    """What notes that a run `uses` approvals: of what is chosen (see `Subject.name`), by these pull requests."""
-    name, *sources = uses
-    what = os.environ, name, repository_path(str(options.dir)), sources
-    return FirstWrite(partial(note_use, *what), partial(note_finished_use, *what))
 
 
 def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:
