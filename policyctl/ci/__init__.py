@@ -60,6 +60,16 @@ def service_at(environ: Mapping[str, str], commit: str | None, branch: str) -> d
     return found | {"CI_COMMIT_SHA": commit, "CI_COMMIT_BRANCH": branch}
 
 
+@contextmanager
+def service_or_why(environ: Mapping[str, str] | str, seconds: float | None = None) -> Iterator[Forge | str]:
+    """The service of these variables (see `open_forge`), or why it cannot be asked: they are missing, or the token is."""
+    if isinstance(environ, str):
+        yield environ
+        return
+    with open_forge(environ, seconds) as forge:
+        yield forge or "the token is missing; give it to what applies, too"
+
+
 class RunOrigin(NamedTuple):
     """What a CI service names of a run: the repository, the branch, the commit and the pull request; empty if it does not."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import inf
 from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from policyctl.ci import open_forge, service_at
+from policyctl.ci import service_at, service_or_why
 from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import (
     BY_WATCH,
@@ -269,12 +269,6 @@ def _name_of(last: Approval | None) -> str:
     return (last is not None and last.source) or NONE
 
 
-@contextmanager
-def _forge(opened: Opened) -> Iterator[Forge | str]:
+def _forge(opened: Opened) -> AbstractContextManager[Forge | str]:
     """The service that has the approvals, or why it cannot be asked."""
-    environ = service_at(os.environ, opened.commit, opened.branch)
-    if isinstance(environ, str):
-        yield environ
-        return
-    with open_forge(environ) as forge:
-        yield "the token is missing" if forge is None else forge
+    return service_or_why(service_at(os.environ, opened.commit, opened.branch))

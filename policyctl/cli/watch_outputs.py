@@ -87,15 +87,12 @@ class WatchIssue(IssueKeeper):
         return IssueList(self._marker, self._title, found, complete) if found or complete else None
 
     def keep(self, what: IssueList, seconds: float) -> None:
-        from policyctl.ci import open_forge, service_of
+        from policyctl.ci import service_of, service_or_why
         from policyctl.ci.comments import begins_with
 
-        environ = service_of(os.environ)
-        if isinstance(environ, str):
-            raise RemoteError(environ)
-        with open_forge(environ, seconds) as forge:
-            if forge is None:
-                raise RemoteError("the token is missing")
+        with service_or_why(service_of(os.environ), seconds) as forge:
+            if isinstance(forge, str):
+                raise RemoteError(forge)
             others = [one for one in forge.issues() if begins_with(one.body, what.marker)]
             if what.environments:
                 old, text = others.pop() if others else None, what.text(forge.longest)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
 
-from policyctl.ci import open_forge
+from policyctl.ci import service_or_why
 from policyctl.ci.comments import approval_in, begun, ends_of, finished, is_in, not_begun
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.errors import PolicyctlError, RemoteError, StalePlan
@@ -287,10 +287,9 @@ def note_use(
     Raises PolicyctlError if that cannot be done: then nothing must be written."""
     if not uses:
         return
-    why = environ if isinstance(environ, str) else "the token is missing; give it to what applies, too"
-    with nullcontext(None) if isinstance(environ, str) else open_forge(environ) as forge:
-        if forge is None:
-            raise PolicyctlError(f"it cannot be noted that an approval is used: {why}")
+    with service_or_why(environ) as forge:
+        if isinstance(forge, str):
+            raise PolicyctlError(f"it cannot be noted that an approval is used: {forge}")
         try:
             begin(forge, environment, directory, uses, sentence.format(link=forge.link, commit=forge.commit[:12]))
         except RemoteError as error:
@@ -299,9 +298,9 @@ def note_use(
 
 def note_finished_use(environ: Mapping[str, str], environment: str, directory: str, uses: Collection[str]) -> None:
     """Note that everything was written that approvals were used for. Raises PolicyctlError if that cannot be done."""
-    with open_forge(environ) as forge:
-        if forge is None:
-            raise PolicyctlError("the token is missing")
+    with service_or_why(environ) as forge:
+        if isinstance(forge, str):
+            raise PolicyctlError(forge)
         for merge, ours in waiting_merges(forge, environment, directory)[0]:
             if ours and merge.name in uses:
                 forge.rewrite(ours[-1], finished(ours[-1].body))
