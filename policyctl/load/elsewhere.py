@@ -11,11 +11,13 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from itertools import zip_longest
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from policyctl.errors import PolicyctlError
 from policyctl.load.base_config import config_paths, is_policy_file
-from policyctl.load.git.repository import Repository
+from policyctl.load.git import FULL_ID
+from policyctl.load.git.repository import WHOLE_HISTORY, Repository, find_repository
 from policyctl.load.git.revision import Sides, TreeEntry, changes_between, entries_at
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import MAX_BYTES
@@ -205,6 +207,30 @@ class Elsewhere:
         lines = self._repository.output("cat-file", "--batch-check=%(objectname)", given=given).decode().splitlines()
         known = iter(lines)
         return [None if "\n" in name or (line := next(known)).endswith(" missing") else line for name in names]
+
+
+class Arrival(NamedTuple):
+    """How a commit came into the checked-out branch: the commits up to the checked-out one that contain it, with itself, and
+    whether the step of the branch that brought it was for it alone: a merge of this commit, or the commit itself."""
+
+    since: tuple[str, ...]
+    alone: bool
+
+
+def arrival(top: Path | None, commit: str) -> Arrival:
+    """How a commit came into the branch that is checked out at the top of a repository; one that is not in the repository is in
+    no branch. Raises PolicyctlError if the history is not known."""
+    repository = None if top is None else find_repository(top)
+    if repository is None or repository.is_shallow:
+        raise PolicyctlError(f"the history of the branch is not known here, which shows what was merged; {WHOLE_HISTORY}")
+    if not FULL_ID.fullmatch(commit) or repository.sizes([commit]) == [None]:
+        return Arrival((commit,), alone=True)
+    listed = repository.output("rev-list", "--parents", "--topo-order", "--ancestry-path", f"{commit}..HEAD").decode()
+    parents = {one: before for one, *before in map(str.split, listed.splitlines())}
+    step = next(iter(parents), "")
+    while step and parents[step][0] in parents:
+        step = parents[step][0]
+    return Arrival((commit, *parents), not step or commit in parents[step])
 
 
 def _moved(old: str, new: str, folder: str) -> str | None:

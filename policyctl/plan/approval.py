@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from policyctl.plan.settings import Override
@@ -43,6 +44,10 @@ class Terms(NamedTuple):
     rules_before: str
     access: str
     rules: str
+
+
+# What a plan shows of one of these: what it was, and is once the branch is merged.
+_WAY, _RULES = attrgetter("before", "access"), attrgetter("rules_before", "rules")
 
 
 def of_several(marks: Mapping[str, str]) -> str:
@@ -165,7 +170,7 @@ def reached(approvals: Sequence[Approval], applied: Approval | None, history: Se
     noted = applied.access if applied is not None else None
     if noted is None and not history:
         return ""
-    led = _led(approvals, history[0] if noted is None else noted, lambda terms: (terms.before, terms.access))
+    led = _led(approvals, history[0] if noted is None else noted, _WAY)
     return led[-1] if noted is not None or {*led}.issuperset(history) else ""
 
 
@@ -211,19 +216,18 @@ def lead_to(approvals: Sequence[Approval], known: str, rules: str, access: str) 
     What a push brought is in the base of the next plan, which does not show it. What a push takes back is where an approved
     step began, and what waited since before that step does not count there any more.
     """
-    ways = _led(approvals, access, lambda terms: (terms.before, terms.access))
-    return rules == led_rules(approvals, known) and access == ways[-1]
+    return rules == led_rules(approvals, known) and access == _led(approvals, access, _WAY)[-1]
 
 
 def led_rules(approvals: Sequence[Approval], known: str) -> str:
     """The safety settings to which the plans of approvals, the newest first, lead step by step from those that are `known`."""
-    return _led(approvals, known, lambda terms: (terms.rules_before, terms.rules))[-1]
+    return _led(approvals, known, _RULES)[-1]
 
 
 def rules_at_first(approvals: Sequence[Approval], history: Sequence[str]) -> str:
     """The first safety settings that the `history` of the branch has, if the plans of approvals, the newest first, show all
     others; else empty: what no plan showed may be what an attacker waits for."""
-    shown = _led(approvals, history[0], lambda terms: (terms.rules_before, terms.rules)) if history else []
+    shown = _led(approvals, history[0], _RULES) if history else []
     return shown[0] if shown and {*shown}.issuperset(history) else ""
 
 

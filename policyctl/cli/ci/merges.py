@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +19,6 @@ from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, held, m
 from policyctl.report.format import count
 
 REPLACED = "Replaced by what was merged later."
-_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _ENDED = {True: "wrote all of it", False: "did not finish"}
 _NAMED = 5  # policies in a message
 _BY_RUN = "Used by [this run]({link}), which applies it at {commit}."
@@ -151,31 +149,15 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     A service marks each pull request as merged whose commit is in the branch, however that came there, and whatever the rules
     for merging it are. So the step of the branch that brought the commit must be a merge of just that commit, and no other pull
     request may have been merged until then that contains it. What was squashed or rebased is in no branch."""
+    from policyctl.load.elsewhere import arrival  # imports subprocess
+
     try:
-        since, alone = _arrival(place.top, one.merge.what.head)
+        since, alone = arrival(place.top, one.merge.what.head)
     except PolicyctlError as error:
         return str(error)
     others = (other.merge for other in found if other.merge.number != one.merge.number and other.merge.what.head in since)
     along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when for other in others)
     return _CAME_ALONG if along or not alone else ""
-
-
-def _arrival(top: Path | None, commit: str) -> tuple[Collection[str], bool]:
-    """The commits up to the checked-out one that contain another one, itself included, and whether the step of the branch that
-    brought it was for it alone: a merge of this commit, or the commit itself. Raises PolicyctlError if that is not known."""
-    from policyctl.load.git.repository import WHOLE_HISTORY, find_repository
-
-    repository = None if top is None else find_repository(top)
-    if repository is None or repository.is_shallow:
-        raise PolicyctlError(f"the history of the branch is not known here, which shows what was merged; {WHOLE_HISTORY}")
-    if not _COMMIT.fullmatch(commit) or repository.sizes([commit]) == [None]:
-        return (commit,), True
-    listed = repository.output("rev-list", "--parents", "--topo-order", "--ancestry-path", f"{commit}..HEAD").decode()
-    parents = {one: before for one, *before in map(str.split, listed.splitlines())}
-    step = next(iter(parents), "")
-    while step and parents[step][0] in parents:
-        step = parents[step][0]
-    return (commit, *parents), not step or commit in parents[step]
 
 
 def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
