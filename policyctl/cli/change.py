@@ -30,7 +30,7 @@ from policyctl.load.write import file_text, unrepresentable_reasons
 from policyctl.plan.change import Change, Desired, normal_of
 from policyctl.plan.diff import fields_between
 from policyctl.plan.safety import Review
-from policyctl.plan.settings import Override
+from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, Policy, canonical_text
 from policyctl.policy.names import PLURALS, Kind, canonical_name, kind_of, virtual_model
 from policyctl.reconcile.apply import ApplySettings
@@ -238,16 +238,16 @@ def remove(name: str, session: Session, how: ChangeOptions, allow_remove: tuple[
         return _save_removal(name, session, how)
     overrides = [Override("--allow-remove", one, reason) for one in allow_remove]
     overrides += [Override(UNSEEN, "", reason)] if unseen else []
-    return _show_and_change(name, partial(_look_to_remove, name, session, tuple(overrides)), session, how)
+    settings = session.environment.settings.overridden(None, None, tuple(map(CANONICAL[kind], allow_remove)))
+    look = partial(_look_to_remove, name, session, settings, tuple(overrides), unseen=unseen)
+    return _show_and_change(name, look, session, how)
 
 
-def _look_to_remove(name: str, session: Session, overrides: tuple[Override, ...]) -> Looked:
-    kind = kind_of(name)
-    names = tuple(CANONICAL[kind](one.value) for one in overrides if one.option != UNSEEN)
-    unseen = any(one.option == UNSEEN for one in overrides)
-    settings = session.environment.settings.overridden(None, None, names)
+def _look_to_remove(
+    name: str, session: Session, settings: Settings, overrides: tuple[Override, ...], *, unseen: bool
+) -> Looked:
     opened = _directory_if_readable(session)
-    with session.reader() as reader, session.console.progress.of("Listing", f"live {kind}"):
+    with session.reader() as reader, session.console.progress.of("Listing", f"live {kind_of(name)}"):
         review = plan_removal(reader, name, session.environment, settings)
         review = with_consumers(review, reader, opened.loaded if opened else None, settings, unseen=unseen)
     review = review._replace(plan=review.plan._replace(overrides=overrides))

@@ -83,16 +83,16 @@ class WatchSource(Protocol):
 
     place: str
 
-    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:
+    def fetch(self, stopped: Callable[[], bool] = lambda: False, /) -> str:
         """The revision that they have now. Raises PolicyctlError, also soon after it was `stopped`."""
 
     def open(self, revision: str) -> Opened:
         """The files of that revision. Raises PolicyctlError."""
 
-    def is_same(self, opened: Opened, revision: str) -> bool:
+    def is_same(self, opened: Opened, revision: str, /) -> bool:
         """Whether a later revision, which was fetched, is known to change none of the opened files. Raises PolicyctlError."""
 
-    def uncommitted(self, opened: Opened) -> str | None:
+    def uncommitted(self, opened: Opened, /) -> str | None:
         """Why the opened files may not be those of a commit; None if they are, or are not in a repository."""
 
 
@@ -105,7 +105,7 @@ class DirectorySource:
         self._beside: list[Path] = []  # what policyctl.yaml refers to
         self.place = _place_of(options.dir)
 
-    def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:  # noqa: ARG002 - only files are read, so nothing waits that could be stopped
+    def fetch(self, _stopped: Callable[[], bool] = lambda: False, /) -> str:  # reading files needs no stop
         from policyctl.load.git.checkout import checked_out  # imports subprocess
 
         if self._stamped() != self._mark:
@@ -114,8 +114,8 @@ class DirectorySource:
             self._revision = f"{commits[0][:_SHORT]}+{self._mark}" if commits else self._mark
         return self._revision
 
-    def is_same(self, opened: Opened, revision: str) -> bool:  # noqa: ARG002 - each revision is one of what is read
-        return False
+    def is_same(self, _opened: Opened, _revision: str, /) -> bool:
+        return False  # each revision is one of what is read
 
     def _stamped(self) -> str:
         found, top = [*stamps(self._options.dir, _SUFFIXES)], repository_top(self._options.dir.absolute())
@@ -259,7 +259,7 @@ class MirrorSource:
         paths = [then.folder, *config_paths(then.folder), *opened.referred]
         return then.entries(paths) == Revision(self._options.dir, revision).entries(paths)
 
-    def uncommitted(self, opened: Opened) -> str | None:  # noqa: ARG002 - whatever it is, it is of a commit
+    def uncommitted(self, _opened: Opened, /) -> str | None:  # whatever it is, it is of a commit
         return None
 
     def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:

@@ -269,9 +269,7 @@ class LookBudget:
         try:
             yield start
         finally:
-            self._count(-1)
-            if writes:
-                self._waited = 0.0
+            self._count(-1, anew=writes)
 
     @contextmanager
     def not_waiting(self) -> Iterator[None]:
@@ -282,10 +280,11 @@ class LookBudget:
         finally:
             self._count(1)
 
-    def _count(self, more: int) -> float:
+    def _count(self, more: int, *, anew: bool = False) -> float:
         with self._lock:
             now = self._clock()
-            self._waited += now - self._since if self._asking else 0.0
+            passed = now - self._since if self._asking else 0.0
+            self._waited = 0.0 if anew else self._waited + passed
             self._since, self._asking = now, self._asking + more
             return now
 

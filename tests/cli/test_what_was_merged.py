@@ -143,26 +143,15 @@ class Branch:
         self.forge.now += 1
 
 
-def with_another(main: Branch) -> None:
-    main.merge(main.later)
-    main.note(7)
-    main.note(5)
+def with_the_later(*seconds: tuple[int, ...]) -> Callable[[Branch], None]:
+    """The later commit is merged, and the service marks these pull requests as merged, second by second."""
 
+    def came(main: Branch) -> None:
+        main.merge(main.later)
+        for numbers in seconds:
+            main.note(*numbers)
 
-def in_one_second(main: Branch) -> None:
-    main.merge(main.later)
-    main.note(7, 5)
-
-
-def noted_before_the_other(main: Branch) -> None:
-    main.merge(main.later)
-    main.note(5)
-    main.note(7)
-
-
-def with_a_push(main: Branch) -> None:
-    main.merge(main.later)
-    main.note(5)
+    return came
 
 
 def without_merge_commits(main: Branch) -> None:
@@ -216,10 +205,10 @@ def with_another_after_a_fork(main: Branch) -> None:
 
 
 CAME: dict[Callable[[Branch], None], bool] = {
-    with_another: False,
-    in_one_second: False,
-    noted_before_the_other: False,
-    with_a_push: False,
+    with_the_later((7,), (5,)): False,
+    with_the_later((7, 5)): False,
+    with_the_later((5,), (7,)): False,
+    with_the_later((5,)): False,  # with a push
     without_merge_commits: False,
     of_the_same_commit: False,
     for_itself: True,
