@@ -86,7 +86,7 @@ def test_a_receiver_that_drips_holds_up_no_other(tmp_path: Path) -> None:
 
 def test_the_end_waits_for_no_receiver_and_loses_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that was maybe delivered is sent again by the next watch, with the same id; others were sent at the end."""
-    monkeypatch.setattr(notify, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(notify, "LAST_SECONDS", 2.0)  # enough for the other receiver on a busy machine
     times, folder = count(0.0, 2 * GATHER_SECONDS), tmp_path / "state"
     began = time.monotonic()
     with dripping() as drip, receiving() as hook:
