@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -129,11 +129,13 @@ class Outputs(Watcher):
 
     def opened(self, fleet: Fleet) -> None:
         """Go on with the environments and receivers of another revision."""
+        from policyctl.load.referred import read_referred  # with git behind it
+
         if fleet.hosts is not None:
             fleet.hosts.tally = self._tally
-        path = fleet.config.path
+        path, read = fleet.config.path, partial(read_referred, fleet.referred)
         self._issue.names = frozenset(fleet.names)
-        self._notifier.use(fleet.config.receivers, Path() if path is None else path.parent)
+        self._notifier.use(fleet.config.receivers, Path() if path is None else path.parent, read)
         self._notifier.keep(frozenset(fleet.names))
 
     def transition(self, transition: Transition) -> None:

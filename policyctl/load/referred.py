@@ -1,20 +1,21 @@
-"""Files in a repository that settings refer to (`ca_file`, `file:` in auth, and those that the URL of a PostgreSQL database
-names), as they were at a branch's base.
+"""Files in a repository that settings refer to (`ca_file`, `file:` in auth, notify and gateway, and those that the URL of a
+PostgreSQL database names), as they were at a branch's base.
 
-Such a file decides who receives a login, and which login. So while a branch is reviewed its content is that of the base, a
-change to it is a change of settings, and it is part of the access that a merge approves.
+Such a file decides who receives a login or a notification, and which login. So while a branch is reviewed its content is that
+of the base, a change to it is a change of settings, and that of an environment is part of the access that a merge approves.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from policyctl.load.atomic import read_bounded
+from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, staged
@@ -35,23 +36,29 @@ def held_at(then: Revision, config: Config) -> dict[Path, bytes | str]:
     PolicyctlError if git cannot be asked, or lacks the content of a file.
     """
     found: dict[Path, bytes | str] = {}
-    for environment in config.environments.values():
-        for _, where in _references(environment):
-            path = _folder(config) / where
-            if path not in found and (content := _content(then, path)) is not None:
-                found[path] = content
+    for path in dict.fromkeys(_folder(config) / one.path for one in _references(config)):
+        if (content := _content(then, path)) is not None:
+            found[path] = content
     return found
 
 
 def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iterator[FieldChange]:
     """A field for each setting that refers to the same file by the same path in a branch, where the file's content differs."""
-    for name, environment in now.environments.items():
-        before = dict(_references(base.environments.get(name, Environment(name))))
-        for key, where in _references(environment):
-            was, path = held.get(_folder(base) / where), _folder(now) / where
-            if before.get(key) == where and was is not None and not _is_same(then, _folder(base) / where, was, path):
-                shown = f"{_FILE}{where}" if key.startswith("auth.") else where if key == "ca_file" else os.path.relpath(where)
-                yield FieldChange(f"environments.{name}.{key}", shown, f"{shown}, whose content this branch changes")
+    before = {one.key: one.path for one in _references(base)}
+    is_same = cache(partial(_is_same, then))  # many environments may refer to one file
+    for one in _references(now):
+        at, path = _folder(base) / one.path, _folder(now) / one.path
+        if before.get(one.key) == one.path and (was := held.get(at)) is not None and not is_same(at, was, path):
+            yield FieldChange(one.key, one.shown, f"{one.shown}, whose content this branch changes")
+
+
+def read_referred(held: Held, path: Path, most: int) -> bytes:
+    """The content of a file that a setting refers to: what is held, else what the disk has. Raises OSError if it cannot be
+    read or has more than `most` bytes."""
+    content = held.get(path)
+    if isinstance(content, str):
+        raise OSError(errno.EINVAL, f"it {content}")
+    return read_bounded(path, most) if content is None else bounded(content, most)
 
 
 def access_at(then: Revision, config: Config, environment: Environment) -> str:
@@ -94,15 +101,14 @@ def access_now(directory: Path, config: Config) -> Callable[[Environment], str]:
 
 def referred_paths(top: Path, config: Config) -> list[str]:
     """The paths, from a repository's top, of the files in it that a configuration refers to, inventories too."""
-    paths = [_folder(config) / where for one in config.environments.values() for _, where in _references(one)]
-    paths += config.inventories
+    paths = [*(_folder(config) / one.path for one in _references(config)), *config.inventories]
     return [below.as_posix() for path in paths for below in _below(top, path)]
 
 
 def _access(config: Config, mark: Callable[[Path], str | None], environment: Environment) -> str:
     auth = None if environment.auth is None else environment.auth.model_dump(exclude_none=True)
     access: dict[str, Any] = {"remote": environment.remote, "auth": auth, "ca_file": environment.ca_file}
-    marks = {key: found for key, where in _references(environment) if (found := mark(_folder(config) / where)) is not None}
+    marks = {one.key: found for one in _of(environment) if (found := mark(_folder(config) / one.path)) is not None}
     return digest(access | ({"files": marks} if marks else {}))
 
 
@@ -110,15 +116,38 @@ def _mark(content: bytes) -> str:
     return sha256(_lines(content)).hexdigest()
 
 
-def _references(environment: Environment) -> Iterator[tuple[str, str]]:
-    """The settings of an environment that refer to files, as keys and paths."""
-    if environment.ca_file is not None:
-        yield "ca_file", environment.ca_file
-    yield from ((f"remote.{key}", path) for key, path in postgres_files(environment.remote).items())
+class _Reference(NamedTuple):
+    """A setting that refers to a file: its key, the file's path as written, and how a change of it is shown."""
+
+    key: str
+    path: str
+    shown: str
+
+
+def _references(config: Config) -> Iterator[_Reference]:
+    """The settings that refer to files, by their paths in policyctl.yaml."""
+    for name, environment in config.environments.items():
+        yield from (one._replace(key=f"environments.{name}.{one.key}") for one in _of(environment))
+    for name, connection in config.connections.items():
+        yield from _secret(f"gateway.connections.{name}.api_key", connection.api_key)
+    for receiver in config.receivers:
+        yield from _secret(f"notify.{receiver.name}.url", receiver.url)
+        yield from _secret(f"notify.{receiver.name}.secret", receiver.secret)
+
+
+def _of(environment: Environment) -> Iterator[_Reference]:
+    """The settings of an environment that refer to files, by key."""
+    if (file := environment.ca_file) is not None:
+        yield _Reference("ca_file", file, file)
+    for key, path in postgres_files(environment.remote).items():
+        yield _Reference(f"remote.{key}", path, os.path.relpath(path))
     for key in _SECRETS if environment.auth is not None else ():
-        text = getattr(environment.auth, key) or ""
-        if text.startswith(_FILE):
-            yield f"auth.{key}", text.removeprefix(_FILE)
+        yield from _secret(f"auth.{key}", getattr(environment.auth, key))
+
+
+def _secret(key: str, reference: str | None) -> Iterator[_Reference]:
+    if reference is not None and reference.startswith(_FILE):
+        yield _Reference(key, reference.removeprefix(_FILE), reference)
 
 
 def _folder(config: Config) -> Path:

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from policyctl.errors import PolicyctlError, RemoteError, where_raised
+from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Receiver
 from policyctl.load.urls import http_url_error
 from policyctl.remote.http import post_once
-from policyctl.remote.redaction import resolve_secret
+from policyctl.remote.redaction import Read, resolve_secret
 from policyctl.report.format import count
 from policyctl.watch.memory import StateFiles
 from policyctl.watch.messages import IssueKeeper, IssueList, event, json_message, signed, slack_message
@@ -55,6 +56,7 @@ class Notifier:
         of form issue: not what happened, but how the environments are then."""
         self._lock = threading.Condition()
         self._state, self._base, self._clock, self._chance = state, base, clock, chance
+        self._read: Read = read_bounded
         self._gathered_at = 0.0
         self._why: dict[str, str] = {}  # why the last delivery to each receiver failed
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -68,10 +70,11 @@ class Notifier:
         self._end: float | None = None  # when the last deliveries must end; None until then
         self._receivers = {one.name: one for one in receivers}
 
-    def use(self, receivers: Sequence[Receiver], base: Path) -> None:
-        """From now on these receivers. What waits for others is dropped. References to files are relative to `base`."""
+    def use(self, receivers: Sequence[Receiver], base: Path, read: Read = read_bounded) -> None:
+        """From now on these receivers. What waits for others is dropped. References to files are relative to `base`, and `read`
+        returns the content of such a file."""
         with self._lock:
-            self._base = base
+            self._base, self._read = base, read
             self._receivers = {one.name: one for one in receivers}
             self._why = {name: why for name, why in self._why.items() if name in self._receivers}
             self._messages = [one for one in self._ready() if bool(one["events"]) != self._is_issue(one["receiver"])]
@@ -231,11 +234,12 @@ class Notifier:
         body = json.dumps(slack_message(message["events"]) if receiver.form == "slack" else json_message(message)).encode()
         headers, url = {"X-Policyctl-Delivery": message["id"]}, receiver.url
         if url.startswith(("env:", "file:")):
-            url = resolve_secret("notify.url", url, self._base)
+            url = resolve_secret("notify.url", url, self._base, read=self._read)
         if why := http_url_error(url):
             raise RemoteError(f"its URL {why}")
         if receiver.secret is not None:
-            headers |= signed(body, resolve_secret("notify.secret", receiver.secret, self._base), int(self._clock()))
+            secret = resolve_secret("notify.secret", receiver.secret, self._base, read=self._read)
+            headers |= signed(body, secret, int(self._clock()))
         if not 200 <= (status := post_once(url, body, headers, seconds)) < 300:
             raise RemoteError(f"it answered {status}")
 

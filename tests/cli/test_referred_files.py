@@ -15,6 +15,7 @@ from tests.conftest import Policyctl, Project
 from tests.examples import crossed
 from tests.git_repo import commit, git
 from tests.remote.fake_server import Reply, StandIn, certificates, standing_in
+from tests.watch.receivers import receiving
 
 TOKEN, OTHER = "canary-token", "canary-other"
 ROW = "environments.prod.auth.token: file:.keys/token → file:.keys/token, whose content this branch changes"
@@ -243,3 +244,44 @@ def test_the_authorities_are_those_of_the_base(
             assert "has a certificate that is not trusted" in ran.err
         shown = policyctl("plan", "--base", "HEAD^1", "--remote", "git:HEAD^1")
         assert "environments.prod.ca_file: ca.pem → ca.pem, whose content this branch changes" in shown.out.replace('"', "")
+
+
+# What no environment has: receivers of notifications, and connections of the gateway
+
+SHARED = {
+    "notify.team.url": "notify: [{name: team, url: 'file:hook'}]\n",
+    "notify.team.secret": "notify: [{name: team, url: 'https://hooks.example/', secret: 'file:hook'}]\n",
+    "gateway.connections.c1.api_key": "gateway: {connections: {c1: {api_key: 'file:hook'}}}\n",
+}
+
+
+@pytest.mark.parametrize("key", SHARED)
+def test_a_changed_file_of_a_setting_of_all_environments_is_shown(key: str, project: Project, policyctl: Policyctl) -> None:
+    project.policy("a")
+    project.write("policyctl.yaml", f"environments: {{prod: {{remote: local}}, eu: {{remote: local}}}}\n{SHARED[key]}")
+    project.write("hook", "https://hooks.example/canary-one")
+    commit(project.folder)
+    for form in ("text", "markdown", "json"):
+        for chosen in (["--env", "prod"], ["--all"]):
+            project.write("hook", "https://hooks.example/canary-one")
+            assert key not in policyctl("plan", "--base", "HEAD", "--format", form, *chosen).out
+            project.write("hook", "https://hooks.example/canary-two")
+            ran = policyctl("plan", "--base", "HEAD", "--format", form, *chosen)
+            assert (ran.code, ran.out.count("file:hook, whose content this branch changes")) == (0, 1), ran
+            assert key in ran.out
+            assert "canary" not in ran.out + ran.err
+
+
+def test_a_watch_of_a_branch_notifies_at_the_address_that_its_commit_has(project: Project, policyctl: Policyctl) -> None:
+    with receiving() as hook:
+        project.policy("a")
+        receiver = "{name: team, url: 'file:hook', secret: 'file:../signs', states: [pending]}"
+        project.write("policyctl.yaml", f"environments: {{prod: {{remote: local}}}}\nnotify: [{receiver}]\n")
+        project.write("hook", hook.url)
+        (project.folder / "signs").write_text("canary", "utf-8")
+        commit(project.folder)
+        project.write("hook", "https://hooks.example/edited-here")
+        ran = policyctl("watch", "--once", "--source", str(project.folder), "--state", "state")
+        assert ran.code == 0, ran
+        assert [one.names for one in hook.got] == [["prod"]]
+        assert hook.got[0].headers["X-Policyctl-Signature"].startswith("v1=")
