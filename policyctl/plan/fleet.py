@@ -49,7 +49,8 @@ class EnvironmentResult:
     """What became of one environment. `code` is the exit code that it alone would have; `reason` is why it failed.
 
     `alike` is a hash of what is shown of its plan besides its name, its remote and who uses what: plans that share it are shown
-    once. `users` is a hash of who uses what, `access` of how the remote is reached. `outcome` is the summary of an apply.
+    once. `users` is a hash of who uses what, `access` of how the remote is reached. `rest` is what the plan leaves alone, in
+    words, and `outcome` the summary of an apply.
     `review` is kept for one environment of each kind of plan only, `marks` where the plans are saved or approved. `whole` is
     whether everything that the files manage was compared.
     """
@@ -62,6 +63,7 @@ class EnvironmentResult:
     digest: str = ""
     alike: str = ""
     users: str = ""
+    rest: str = ""
     access: str = ""
     counts: Mapping[str, int] | None = None
     outcome: str = ""
@@ -150,13 +152,14 @@ class FleetResult(NamedTuple):
         return all(one.whole and not one.failed and one.status not in ("not begun", "suspended") for one in self.results)
 
     @property
-    def by_reason(self) -> dict[str, list[EnvironmentResult]]:
-        """The failed environments by reason, the most frequent first."""
+    def by_reason(self) -> list[tuple[str, list[EnvironmentResult]]]:
+        """The failed environments by reason, the most frequent first. One that only one of them has is whole."""
         found: defaultdict[str, list[EnvironmentResult]] = defaultdict(list)
         for one in self.results:
             if one.failed:
                 found[general(one)].append(one)
-        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+        reasons = [(reason if len(group) > 1 else group[0].reason, group) for reason, group in found.items()]
+        return sorted(reasons, key=lambda item: -len(item[1]))
 
     @property
     def groups(self) -> list[list[EnvironmentResult]]:
@@ -284,7 +287,7 @@ def _saved(one: EnvironmentResult) -> dict[str, Any]:
     return kept | {"changes": counts} | {key: value for key, value in marks.items() if value} | replaces
 
 
-_MORE = ("reason", "alike", "users", "outcome")
+_MORE = ("reason", "alike", "users", "rest", "outcome")
 
 
 def write_result(one: EnvironmentResult) -> dict[str, Any]:
@@ -295,9 +298,9 @@ def write_result(one: EnvironmentResult) -> dict[str, Any]:
 
 def read_result(name: str, data: Mapping[str, Any]) -> EnvironmentResult:
     """The result of plain values that `write_result` made. Raises KeyError, TypeError or ValueError for others."""
-    reason, alike, users, outcome = (str(data[key]) for key in _MORE)
+    reason, alike, users, rest, outcome = (str(data[key]) for key in _MORE)
     found = _result_from(name, data)
-    return replace(found, code=int(data["code"]), reason=reason, alike=alike, users=users, outcome=outcome)
+    return replace(found, code=int(data["code"]), reason=reason, alike=alike, users=users, rest=rest, outcome=outcome)
 
 
 def read_plans(text: str, file: str) -> FleetResult | None:

@@ -15,13 +15,13 @@ from policyctl.plan.plan import Counts
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
 from policyctl.report.environments import NONE_AFFECTED
-from policyctl.report.fleet_view import differences, names_text
+from policyctl.report.fleet_view import differences, names_text, with_changes
 from policyctl.report.format import Style, columns, count, escape, json_text, padded
 from policyctl.report.markdown import code, prose, row
 from policyctl.report.plan_items import NAMED
 from policyctl.report.plan_json import output_lines, plan_data
 from policyctl.report.plan_text import field_lines, plan_text
-from policyctl.report.plan_view import settings_title, used_by
+from policyctl.report.plan_view import rest_text, settings_title, used_by
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
@@ -35,8 +35,9 @@ def planned(review: Review, name: str, remote: str) -> EnvironmentResult:
     plan = review.plan
     counts: dict[str, int] = {action: number for action, number in plan.totals.items() if number}
     same, users = _marks(review)
+    rest, whole = rest_text(review), plan.counts.whole
     return EnvironmentResult(
-        name, "planned", remote=remote, digest=plan.digest, alike=same, users=users, counts=counts, whole=plan.counts.whole
+        name, "planned", remote=remote, digest=plan.digest, alike=same, users=users, rest=rest, counts=counts, whole=whole
     )
 
 
@@ -109,10 +110,10 @@ def same_text(group: list[EnvironmentResult]) -> str:
 
 
 def _side_by_side(fleet: FleetResult, style: Style) -> str:
-    heads, rows, more = differences(fleet)
-    named = [(f"{one.policy} {one.field}".rstrip(), one.cells) for one in rows]
-    named += [(f"and {more:,} more rows", [""] * len(heads))] if more else []
-    return side_by_side([names_text(head, 2) for head in heads], named, style)
+    found = differences(fleet)
+    named = [(f"{one.policy} {one.field}".rstrip(), one.cells) for one in found.rows]
+    table = side_by_side([names_text(head, 2) for head in found.heads], named, style)
+    return f"{table}  {rest}\n" if (rest := found.left_out()) and table else table
 
 
 def side_by_side(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]], style: Style) -> str:
@@ -154,13 +155,13 @@ def _held_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
 
 
 def _failure_lines(fleet: FleetResult, style: Style) -> Iterator[str]:
-    for reason, results in fleet.by_reason.items():
+    for reason, results in fleet.by_reason:
         head = style.paint("failed", "red")
         yield f"{head}  {len(results):,} × {escape(reason)}: {escape(names_of(results))} (exit code {results[0].code})\n"
 
 
 def _summary(fleet: FleetResult, style: Style) -> str:
-    changed = sum(bool(one.changes) and not one.failed for one in fleet.results if one.status in ("planned", "applied"))
+    changed = with_changes(fleet)
     if not fleet.results:
         return NONE_AFFECTED
     done = fleet.count("planned") + fleet.count("applied")
@@ -254,7 +255,7 @@ def folded(fleet: FleetResult, texts: Mapping[str, str], style: Style) -> str:
 
 def _failures_markdown(fleet: FleetResult) -> Iterator[str]:
     if reasons := fleet.by_reason:
-        rows = [row([f"{len(found):,}", prose(reason), code(names_of(found))]) for reason, found in reasons.items()]
+        rows = [row([f"{len(found):,}", prose(reason), code(names_of(found))]) for reason, found in reasons]
         yield row(["failed", "why", "where"]) + row(["---"] * 3) + "".join(rows)
 
 

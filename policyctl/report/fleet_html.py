@@ -27,6 +27,7 @@ from policyctl.report.fleet_view import (
     merged_lines,
     names_text,
     reasons_of,
+    with_changes,
 )
 from policyctl.report.format import count
 from policyctl.report.plan_html import Notice, Shown, field_shown, filled, kinds_shown, shown_item
@@ -55,28 +56,28 @@ def fleet_html(view: FleetView) -> str:
     """The whole page."""
     fleet, kinds = view.fleet, kinds_of(view.fleet)
     changes = changes_of(kinds)
-    heads, rows, more = differences(fleet)
+    beside = differences(fleet)
     table = list(_rows(fleet, kinds))
     return filled(
         "fleet.html",
         shown=list(_shown(changes[:_CHANGES], kinds)),
         title=f"Plans for {count(len(fleet.results), 'environment')}",
-        summary=f"{count(fleet.changes, 'change')}, {fleet.count('failed'):,} failed",
+        summary=f"{with_changes(fleet):,} with changes, {fleet.count('failed'):,} failed",
         settings=[field_shown(field) for field in fleet.settings],
         settings_title=settings_title(fleet.settings),
         tiles=list(_tiles(fleet, changes)),
         none_approved=why_none_approved(fleet),
         notices=list(_notices(fleet, kinds))[:_NOTICES],
-        heads=[names_text(names) for names in heads],
-        differences=[(one.policy, one.field, [*map(_sides, one.cells)]) for one in rows],
-        more_differences=more,
+        heads=[names_text(names) for names in beside.heads],
+        differences=[(one.policy, one.field, [*map(_sides, one.cells)]) for one in beside.rows],
+        not_compared=beside.left_out(),
         nothing="No changes" if fleet.results else NONE_AFFECTED.capitalize(),
         headline=(),
         kinds=list(kinds_shown(affected=any(item.change is None for item, _ in changes))),
         left_out=len(changes[_CHANGES:]),
         rows=table[:_ROWS],
         more_rows=len(table[_ROWS:]),
-        number=len(fleet.results),
+        number=count(len(fleet.results), "environment"),
         digest=fleet.digest,
         provenance=view.provenance.rows,
         assumed="; ".join(dict.fromkeys(text for kind in kinds for text in basis_of(kind.review))),
@@ -95,11 +96,12 @@ def _shown(changes: Sequence[tuple[Item, Review]], kinds: Sequence[PlanKind]) ->
 def _tiles(fleet: FleetResult, changes: Sequence[tuple[Item, Review]]) -> Iterator[tuple[str, str, int, str]]:
     """The counts at the top, as those of one plan but without symbols. A change in many environments counts once."""
     by_action = Counter(item.action for item, _ in changes)
-    yield "update", "", sum(bool(one.changes) and not one.failed for one in fleet.results), "environments with changes"
-    yield "remove", "", fleet.count("failed") + fleet.count("not begun"), "failed"
+    yield "update", "", with_changes(fleet), "environments with changes"
+    yield "remove", "", fleet.count("failed"), "failed"
     yield "rest", "", sum(one.status == "planned" and not one.changes for one in fleet.results), "without changes"
-    if suspended := fleet.count("suspended"):
-        yield "rest", "", suspended, "suspended"
+    for status in ("not begun", "suspended"):
+        if number := fleet.count(status):
+            yield "rest", "", number, status
     for action in ACTIONS:
         yield action, "", by_action[action], f"to {action}"
     yield "worse", "", sum(item.worse for item, _ in changes), "worse"

@@ -49,7 +49,7 @@ from policyctl.report.plan_markdown import (
     unseen_alert,
     whole_plan,
 )
-from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of, rest_text
+from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of
 
 _KINDS = 20  # rows of the table of environments
 _IN_HEAD = 3  # environments, or kinds of plans, that the headline names
@@ -102,7 +102,7 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
             head,
             failed,
             *alerts,
-            _rules([kind for kind in kinds if not kind.failed]),
+            _rules(kinds),
             environments,
             table,
             riskiest.text(),
@@ -118,22 +118,24 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
 
 def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:
     """What changes where, and what failed."""
-    failed, changed = fleet.count("failed") + fleet.count("not begun"), [kind for kind in kinds if not kind.failed]
+    failed, held, changed = fleet.count("failed"), fleet.count("not begun"), [kind for kind in kinds if not kind.failed]
     if not fleet.results:
         return f"### policyctl: {NONE_AFFECTED}\n\n"
     suspended = fleet.count("suspended")
     looked = len(fleet.results) - suspended
     if not changed:
-        text = "" if failed or not looked else f"no changes in {count(looked, 'environment')}"
+        text = "" if failed or held or not looked else f"no changes in {count(looked, 'environment')}"
     elif len(changed) <= _IN_HEAD and all(len(kind.names) <= _IN_HEAD for kind in changed):
-        texts = [f"{changes_text(kind.environments[0])} in {named(kind.names)}" for kind in changed]
+        texts = [
+            f"{changes_text(one.environments[0])} in {'each of ' * (len(one.names) > 1)}{named(one.names)}" for one in changed
+        ]
         text = ", ".join(texts)
     else:
         number = sum(len(kind.names) for kind in changed)
         text = f"changes in {number:,} of {count(len(fleet.results), 'environment')}"
     stopped = f"{failed:,} of {count(len(fleet.results), 'environment')} failed" if failed else ""
-    left = f"{suspended:,} suspended" if suspended else ""  # which was not looked at
-    return f"### policyctl: {'; '.join(filter(None, (stopped, text, left)))}\n\n"
+    left = [f"{number:,} {status}" for number, status in ((held, "not begun"), (suspended, "suspended")) if number]
+    return f"### policyctl: {'; '.join(filter(None, (stopped, text, *left)))}\n\n"
 
 
 def _failures(fleet: FleetResult, room: Room) -> str:
@@ -164,30 +166,31 @@ def _kind_row(kind: PlanKind) -> str:
     worst = [f"{', '.join(map(code, names))}: {proses(words)}" for names, words in headline(summary)]
     traffic = "; ".join(worst) or ("" if not first.changes else prose(summary.traffic))
     number = f" ({len(kind.names):,})" if len(kind.names) > _IN_HEAD else ""
-    changes = "; ".join(filter(None, (changes_text(first) or "nothing to apply", prose(rest_text(kind.review)))))
+    rest = first.rest if len({one.rest for one in kind.environments}) == 1 else "what is left alone differs"
+    changes = "; ".join(filter(None, (changes_text(first) or "nothing to apply", prose(rest))))
     return row((f"{named(kind.names)}{number}", changes, traffic))
 
 
 def _rules(kinds: Sequence[PlanKind]) -> str:
     """What the rules found, where that is worth a sentence: the plans that they stop are shown above."""
-    lines = merged_lines(kinds, lambda review: [plan_summary(review).rules])
+    lines = merged_lines([kind for kind in kinds if not kind.failed], lambda review: [plan_summary(review).rules])
     everywhere = sum(len(kind.names) for kind in kinds)
-    sentences = [prose(located(line[:1].upper() + line[1:], names, everywhere)) for line, names in lines[:_IN_HEAD]]
+    shown = [(line[:1].upper() + line[1:] if len(names) == everywhere else line, names) for line, names in lines[:_IN_HEAD]]
+    sentences = [prose(located(line, names, everywhere)) for line, names in shown]
     return f"{'. '.join(sentences)}.\n\n" if len(lines) <= _IN_HEAD and lines else ""
 
 
 def _differences(fleet: FleetResult, room: Room) -> str:
-    heads, rows, more = differences(fleet)
-    if not rows:
+    found = differences(fleet)
+    if not found.rows:
         return ""
     shown = [
         row((code(one.policy) + (f" {code(one.field)}" if one.field else ""), *(_cell(cell, one.field) for cell in one.cells)))
-        for one in rows
+        for one in found.rows
     ]
     taken = list(filter(None, room.take(shown)))
-    more += len(shown) - len(taken)
-    rest = f"and {more:,} more rows\n\n" if more else ""
-    head = row(("what differs", *(named(names) for names in heads))) + row(["---"] * (1 + len(heads)))
+    rest = f"{text}\n\n" if (text := found.left_out(len(shown) - len(taken))) else ""
+    head = row(("what differs", *(named(names) for names in found.heads))) + row(["---"] * (1 + len(found.heads)))
     return f"{head}{''.join(taken)}\n{rest}" if taken else ""
 
 

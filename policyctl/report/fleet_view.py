@@ -13,7 +13,7 @@ from policyctl.plan.safety import Review
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import listed
 from policyctl.policy.names import bare_name
-from policyctl.report.format import cut, describe_value, position_name, value
+from policyctl.report.format import count, cut, describe_value, position_name, value
 from policyctl.report.headline import is_unknown
 from policyctl.report.plan_items import NAMED, Item, fields_of, items_of
 from policyctl.report.plan_text import sides
@@ -35,6 +35,11 @@ class FleetView(NamedTuple):
     directory: str = "policies"
     artifacts: str | None = None
     provenance: Provenance = NO_PROVENANCE
+
+
+def with_changes(fleet: FleetResult) -> int:
+    """How many environments have changes, in plans that did not fail."""
+    return sum(bool(one.changes) and not one.failed for one in fleet.results)
 
 
 class PlanKind(NamedTuple):
@@ -109,7 +114,7 @@ def merged_lines(kinds: Iterable[PlanKind], lines_of: Callable[[Review], Iterabl
 def reasons_of(fleet: FleetResult) -> list[tuple[str, list[str]]]:
     """Why environments have no plan that may be applied, each reason with their names. Rules that refuse a plan are only
     counted, since a page lists them."""
-    found = [(reason, [one.name for one in results]) for reason, results in fleet.by_reason.items()]
+    found = [(reason, [one.name for one in results]) for reason, results in fleet.by_reason]
     found = [(reason.partition(": ")[0] if reason.startswith(_REFUSED) else reason, names) for reason, names in found]
     held = [one for one in fleet.results if one.status == "not begun"]
     return found + ([(f"not begun: {held[0].reason}", [one.name for one in held])] if held else [])
@@ -156,20 +161,34 @@ class Difference(NamedTuple):
     cells: list[str]
 
 
-def differences(fleet: FleetResult) -> tuple[list[list[str]], list[Difference], int]:
-    """What differs, side by side: the environments of each column, the rows, and how many rows are left out.
+class Differences(NamedTuple):
+    """What differs between environments, side by side: the environments of each column, the rows, how many `more` rows there
+    are, and how many environments have no column (`others`)."""
 
-    A column is a kind of plan, also one without changes; a policy that changes alike in all of them has no row.
-    """
+    heads: Sequence[list[str]] = ()
+    rows: Sequence[Difference] = ()
+    more: int = 0
+    others: int = 0
+
+    def left_out(self, cut: int = 0) -> str:
+        """In words, what the table does not have if so many of its rows are `cut`; empty if it has everything."""
+        found = [f"{self.more + cut:,} more rows"] if self.more + cut else []
+        found += [f"{count(self.others, 'environment')} with other plans"] if self.others else []
+        return f"not in this table: {' and '.join(found)}" if found else ""
+
+
+def differences(fleet: FleetResult) -> Differences:
+    """What differs: a column is a kind of plan, also one without changes; what changes alike in all of them has no row."""
     columns = _columns(fleet)
     if len(columns) < 2:
-        return [], [], 0
+        return Differences()
     changes: list[dict[str, Change]] = []
     for group in columns:
         review = next((one.review for one in group if one.review is not None), None)
         changes.append({} if review is None else {change.name: change for change in review.plan.changes})
     rows = [row for name in sorted({name for found in changes for name in found}) for row in _rows(name, changes)]
-    return [[one.name for one in group] for group in columns], rows[:_ROWS], len(rows[_ROWS:])
+    others = sum(bool(one.alike) for one in fleet.results) - sum(map(len, columns))
+    return Differences([[one.name for one in group] for group in columns], rows[:_ROWS], len(rows[_ROWS:]), others)
 
 
 def _columns(fleet: FleetResult) -> list[list[EnvironmentResult]]:

@@ -13,11 +13,12 @@ from policyctl.ci.comments import shown_in
 from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import Review
-from policyctl.plan.settings import Settings
-from policyctl.report.fleet import planned
+from policyctl.plan.settings import Limits, Settings
+from policyctl.report.fleet import fleet_text, planned
 from policyctl.report.fleet_html import fleet_html
 from policyctl.report.fleet_markdown import fleet_markdown
 from policyctl.report.fleet_view import FleetView, changes_of, differences, kinds_of
+from policyctl.report.format import Style
 from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES
 from policyctl.report.plan_view import Provenance
 from tests.builders import policy, row
@@ -66,11 +67,11 @@ def test_a_change_is_shown_once_where_it_is_the_same_and_each_time_where_it_is_n
 
 
 def test_what_differs_is_side_by_side_and_what_does_not_is_left_out() -> None:
-    heads, rows, more = differences(fleet_of({"dev": split(0.4), "prod": split(0.1), "none": reviewed([], [])}))
-    assert (heads, more) == ([["dev"], ["prod"], ["none"]], 0)
-    (weight,) = (one.cells for one in rows if one.policy == "split" and "weight" in one.field)
+    found = differences(fleet_of({"dev": split(0.4), "prod": split(0.1), "none": reviewed([], [])}))
+    assert (found.heads, found.left_out()) == ([["dev"], ["prod"], ["none"]], "")
+    (weight,) = (one.cells for one in found.rows if one.policy == "split" and "weight" in one.field)
     assert weight == ["0.5 → 0.4", "0.5 → 0.1", "–"]
-    assert not differences(fleet_of({"dev": split(0.4), "prod": split(0.4)}))[1]
+    assert not differences(fleet_of({"dev": split(0.4), "prod": split(0.4)})).rows
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_an_added_policy_differs_field_by_field_where_it_is_added(
         f"e{place}": reviewed([] if weight is None else [policy("new", **balanced(weight))], [])
         for place, weight in enumerate(weights)
     }
-    assert [(one.field, one.cells) for one in differences(fleet_of(reviews))[1]] == rows
+    assert [(one.field, one.cells) for one in differences(fleet_of(reviews)).rows] == rows
 
 
 def test_a_change_with_another_effect_is_another_change() -> None:
@@ -115,6 +116,56 @@ def test_a_suspended_environment_is_not_counted_as_one_without_changes() -> None
     assert "### policyctl: no changes in 1 environment; 1 suspended\n" in page(fleet_of({"a": same}, held))
     assert "### policyctl: 1 suspended\n" in page(fleet_of({}, held))
     assert "### policyctl: 2 to update in `dev`; 1 suspended\n" in page(fleet_of({"dev": split(0.4)}, held))
+
+
+def test_what_was_not_begun_is_not_counted_as_failed() -> None:
+    failed = EnvironmentResult("b", "failed", 1, "the remote is down")
+    held = [EnvironmentResult(name, "not begun", reason="the run was stopped before it") for name in "cd"]
+    fleet = fleet_of({"dev": split(0.4)}, failed, *held)
+    assert "### policyctl: 1 of 4 environments failed; 2 to update in `dev`; 2 not begun\n" in page(fleet)
+    assert "### policyctl: 1 of 3 environments failed; 2 not begun\n" in page(fleet_of({}, failed, *held))
+    text = fleet_html(FleetView(fleet))
+    assert "Plans for 4 environments: 1 with changes, 1 failed" in text
+    tiles = {name: int(number) for number, name in re.findall("</span>([0-9]+)</b> ([a-z ]+)</li>", text)}
+    assert [tiles.get(name) for name in ("environments with changes", "failed", "not begun", "suspended")] == [1, 1, 2, None]
+
+
+def test_a_reason_that_one_environment_has_is_whole_and_that_of_several_names_none() -> None:
+    """The name of an environment may be a word of the reason."""
+    why = "environment {} is new in this branch"
+    alone = EnvironmentResult("new", "failed", 3, why.format("new"))
+    others = [EnvironmentResult(name, "failed", 3, why.format(name)) for name in ("eu", "us")]
+    found = fleet_of({}, alone, *others).by_reason
+    assert [(reason, len(results)) for reason, results in found] == [(why.format("…"), 2), (why.format("new"), 1)]
+
+
+def test_rules_that_let_some_plans_pass_and_not_others_are_not_shown_to_have_passed_for_all() -> None:
+    refused = reviewed([policy("a")], [row("a"), row("b")], Settings(limits=Limits(max_removes=0)))
+    fleet = fleet_of({"dev": split(0.4), "prod": refused})
+    kept = [replace(one, status="failed", code=3, reason="refused") if one.name == "prod" else one for one in fleet.results]
+    text = page(fleet._replace(results=tuple(kept)))
+    assert "\n`dev`: safety rules passed, no guards configured.\n" in text
+    assert "\nSafety rules passed, no guards configured.\n" in page(fleet_of({"dev": split(0.4)}))
+
+
+def test_what_is_left_alone_is_counted_only_where_it_is_the_same() -> None:
+    """Plans are of one kind whatever else is live there."""
+    settings = Settings(scope=("virtual-policy/a",))
+    plans = {
+        name: reviewed([policy("a", "b")], [row("a"), *map(row, more)], settings)
+        for name, more in {"dev": "", "eu": "xy", "us": "zw"}.items()
+    }
+    assert "| `dev`, `eu`, `us` | 1 to update; what is left alone differs |" in page(fleet_of(plans))
+    del plans["dev"]
+    assert "| `eu`, `us` | 1 to update; 2 outside the scope |" in page(fleet_of(plans))
+    assert "### policyctl: 1 to update in each of `eu`, `us`\n" in page(fleet_of(plans))
+
+
+def test_a_table_of_what_differs_shows_how_much_it_does_not_have() -> None:
+    fleet = fleet_of({f"e{place}": split(place / 20) for place in range(1, 10)})
+    for text in (page(fleet), fleet_html(FleetView(fleet)), fleet_text(fleet, Style())):
+        assert "not in this table: 3 environments with other plans" in text
+    assert differences(fleet).left_out(2) == "not in this table: 2 more rows and 3 environments with other plans"
 
 
 @pytest.mark.parametrize("trap", TRAPS)
