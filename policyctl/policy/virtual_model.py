@@ -78,20 +78,20 @@ def model_from_file(data: Document, file: str, index: int = 0) -> VirtualModel:
     """The model that a valid file's data (see `ModelFile`) stands for, defaults filled and nulls dropped."""
     name = virtual_model(data["name"])
     data = without_nulls(data)
+    settings, connection = _called(data)
     document = {
         "name": name,
         "display_name": data.get("display_name") or name,
         "description": data.get("description") or name,
-        "provider_config": with_snake_case(data.get("provider_config", {})),
+        "provider_config": settings,
         "tags": data.get("tags", []),
         "model_type": data.get("model_type", USUAL_TYPE),
     }
-    settings = document["provider_config"]
     settings.pop("provider", None)
     key = settings.pop("api_key") if is_reference(settings.get("api_key")) else None
     if config := data.get("config"):
         document["config"] = config
-    if connection := data.get("app_id", data.get("connection")):
+    if connection:
         document["app_id"] = connection
     return VirtualModel(name, document, file, index, key)
 
@@ -99,12 +99,17 @@ def model_from_file(data: Document, file: str, index: int = 0) -> VirtualModel:
 def addresses_in(data: Document) -> dict[str, str]:
     """Where the gateway sends requests to a model, and with which key: `custom_host`, the `app_id` of its connection, and the
     reference `api_key`, to show. `data` is a file's, valid or not."""
-    settings = data.get("provider_config")
-    settings = with_snake_case(settings) if isinstance(settings, dict) else {}
+    settings, connection = _called(without_nulls(data))
     key, host = settings.get("api_key"), settings.get("custom_host")
-    connection = data.get("app_id", data.get("connection"))
     found = {"custom_host": host, "app_id": connection, "api_key": key if is_reference(key) else None}
     return {setting: _to_show(item) for setting, item in found.items() if item and isinstance(item, str)}
+
+
+def _called(data: Document) -> tuple[Document, Any]:
+    """A file's settings of the provider in snake_case, and its connection. `data` has no nulls: one would hide what stands in
+    the other spelling."""
+    settings = data.get("provider_config")
+    return with_snake_case(settings) if isinstance(settings, dict) else {}, data.get("app_id", data.get("connection"))
 
 
 def _to_show(item: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -11,11 +12,11 @@ from hypothesis import strategies as st
 from policyctl.errors import PolicyctlError
 from policyctl.plan.change import document_to_write, equal, update
 from policyctl.plan.diff import FieldChange, contents
-from policyctl.policy.document import Document
+from policyctl.policy.document import Document, without_nulls
 from policyctl.policy.model_schema import read_model
 from policyctl.policy.model_secrets import SET
 from policyctl.policy.model_settings import ALIASES, SECRETS, SETTINGS, is_masked, snake_case
-from policyctl.policy.virtual_model import VirtualModel, masked_extras, normal_form
+from policyctl.policy.virtual_model import VirtualModel, addresses_in, masked_extras, normal_form
 from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of
 
@@ -154,6 +155,23 @@ SAME: dict[str, tuple[Document, Document]] = {
 def test_what_means_the_same_is_no_change(case: str) -> None:
     keys, row = SAME[case]
     assert update(model_of(**keys), live_of({"name": "virtual-model/openai/gpt-4o", **row})) is None
+
+
+def test_what_is_shown_of_where_a_model_is_called_is_what_the_gateway_calls() -> None:
+    """However a file spells it: of two spellings the one that counts, also where the other is null."""
+    spellings = {"app_id": "a", "connection": "b", "api_key": "env:A", "apiKey": "env:B"}
+    spellings |= {"custom_host": "https://a/v1", "customHost": "https://b/v1"}
+    valid = 0
+    for way in product(*[("absent", None, text) for text in spellings.values()]):
+        data: Document = {name: item for name, item in zip(spellings, way, strict=True) if item != "absent"}
+        top: Document = {name: data.pop(name) for name in ("app_id", "connection") if name in data}
+        file: Document = {**HEAD, "name": "openai/gpt-4o", **top, "provider_config": data}
+        model, _ = read_model(file, "gpt.yaml")
+        if model is not None:
+            valid += 1
+            called = model.document["provider_config"] | {"app_id": model.document.get("app_id"), "api_key": model.key}
+            assert addresses_in(file) == without_nulls(called), file
+    assert valid > 50
 
 
 @pytest.mark.parametrize("shown", ["***", "sk-live-0123456789", "dummy"])
