@@ -277,6 +277,44 @@ def test_an_edit_is_put_back_whatever_a_newer_commit_changes_elsewhere(
     assert ("in_sync" in out, "waits for the newest files, which are not in use yet" in out) == (is_put_back, not is_put_back)
 
 
+MEANWHILE = {"edited again": ("c", "failed"), "removed": (None, "failed"), "put back by others": ("a", "in_sync")}
+
+
+@pytest.mark.parametrize("case", MEANWHILE)
+def test_what_is_done_on_the_remote_while_the_source_is_fetched_is_not_undone(
+    case: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fetch may take minutes. The plan that was made before it is held against the remote once more."""
+    becomes, state = MEANWHILE[case]
+    watch = ("watch", "--once", "--source", str(project.folder), "--state", "state")
+    tenant = Tenant()
+    with standing_in(tenant) as server:
+        settings = "watch: {apply: on-merge, heal: always}\n"
+        project.write("policyctl.yaml", f"{settings}environments: {{dev: {{remote: '{server.url}'}}}}\n")
+        project.policy("chat", "virtual-model/x/a")
+        commit(project.folder)
+        assert "in_sync    applied: Git moved" in policyctl(*watch).out
+        (target,) = (row["policy"]["targets"][0] for row in tenant.rows.values())
+        target["model_name"] = "virtual-model/x/b"
+        fetch = EnvironmentWork.outdated
+
+        def slow(work: EnvironmentWork) -> str | None:
+            if becomes is None:
+                tenant.rows.clear()
+            else:
+                target["model_name"] = f"virtual-model/x/{becomes}"
+            return fetch(work)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(EnvironmentWork, "outdated", slow)
+            asked = len(server.seen)
+            out = policyctl(*watch).out
+        assert {seen.method for seen in server.seen[asked:]} == {"GET"}
+        assert f"dev  {state}" in out
+        again = policyctl(*watch).out
+        assert ("drifted" in again, "in_sync    applied: the remote moved" in again) == (state == "failed",) * 2
+
+
 def test_a_directory_outside_of_git_is_applied_as_it_is(project: Project, policyctl: Policyctl) -> None:
     project.policy("chat", "virtual-model/x/a")
     project.write("policyctl.yaml", CONFIG.replace("{watch}", "{apply: on-merge}"))
