@@ -276,16 +276,17 @@ def review_saved(
     rows = [
         f"{block.name}: {block.reason}" for block in plan.blocked if block.name in changed and block.name not in reviewed.live
     ]
-    stale = (*stale_changes(plan, observed), *rows, *(() if refusals else _moved_otherwise(plan, reviewed.plan, observed)))
+    done = [one.name for one in plan.changes if live_state(one, observed.live.get(one.name)) is LiveState.ALREADY]
+    # A plan that is partly applied cannot be checked like that: what is done counts as live.
+    stale = (*stale_changes(plan, observed), *rows, *(() if refusals or done else _moved_otherwise(plan, reviewed.plan)))
+    made = f"already there, so not written again: {len(done):,} of {count(len(plan.changes), 'change')} ({listed(done)})"
     reviewed = reviewed._replace(plan=reviewed.plan._replace(traffic=plan.traffic), refusals=refusals, stale=stale)
+    reviewed = reviewed._replace(notes=(*reviewed.notes, *([made] if done else [])))
     return check_credentials(reader, models.noted(reviewed), settings.allow_key_loss) if writes else reviewed
 
 
-def _moved_otherwise(plan: Plan, now: Plan, observed: LiveRows) -> Iterator[str]:
-    """The policies whose traffic the plan now changes in another way than when it was made, because others changed. A plan that
-    is partly applied cannot be checked like that: what is done counts as live."""
-    if any(live_state(change, observed.live.get(change.name)) is LiveState.ALREADY for change in plan.changes):
-        return
+def _moved_otherwise(plan: Plan, now: Plan) -> Iterator[str]:
+    """The policies whose traffic the plan now changes in another way than when it was made, because others changed."""
     for name in sorted(plan.traffic.keys() | now.traffic.keys()):
         if plan.traffic.get(name) != now.traffic.get(name):
             yield f"{name}: the plan does something else to its traffic than when it was made, because other policies changed"

@@ -36,9 +36,11 @@ def test_it_can_be_applied_again_wholly_and_half(saved: Project, policyctl: Poli
     assert policyctl("apply", "--yes", "--only", "new").code == 0
     half = policyctl("apply", PLAN, "--yes")
     assert half.code == 0
+    assert "note  already there, so not written again: 1 of 2 changes (virtual-policy/new)\n" in half.out
     assert half.out.endswith("Applied: 1 updated, 1 already; read back and verified.\n")
     again = policyctl("apply", PLAN, "--yes")
     assert again.code == 0
+    assert "already there, so not written again: 2 of 2 changes" in again.out
     assert again.out.endswith("2 already; read back and verified.\n")
     assert policyctl("plan", "--detailed-exitcode").code == 0
 
