@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from policyctl.errors import Problem
 from policyctl.lint.targets import in_variables
-from policyctl.load.environment import Config, Environment
+from policyctl.load.environment import Config, Environment, dotted
 from policyctl.load.source import redact_linked
 from policyctl.policy.findings import FieldPath, Finding, closest_name, format_path
 from policyctl.policy.names import canonical, matches
@@ -114,7 +114,7 @@ def _matching(glob: str) -> Callable[[str], bool]:
 
 def _path(config: Config, environment: Environment, setting: str) -> FieldPath:
     """The path of a setting of an environment: its own, or the shared one."""
-    own = f"environments.{environment.name}.{setting}" in config.written
+    own = dotted("environments", environment.name, setting) in config.written
     return ("environments", environment.name, setting) if own else (setting,)
 
 

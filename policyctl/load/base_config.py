@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
-from policyctl.load.environment import NO_CONFIG, Config, Environment
+from policyctl.load.environment import NO_CONFIG, Config, Environment, dotted, parted
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, commit_of, merge_base_of, required_repository
 from policyctl.load.kinds import CONFIG_FILE
@@ -110,10 +110,10 @@ class BaseConfig:
 def _addressed(config: Config) -> Iterator[tuple[str, Any]]:
     """Where keys of the gateway and notifications go, by path in policyctl.yaml."""
     for name, connection in config.connections.items():
-        yield from ((f"gateway.connections.{name}.{key}", item) for key, item in connection._asdict().items())
+        yield from ((dotted("gateway", "connections", name, key), item) for key, item in connection._asdict().items())
     for one in config.receivers:
         shown = one._asdict() | {"url": _shown_address(one.url), "states": list(one.states)}
-        yield from ((f"notify.{one.name}.{key}", item) for key, item in shown.items() if key != "name")
+        yield from ((dotted("notify", one.name, key), item) for key, item in shown.items() if key != "name")
 
 
 def _shown_address(url: str) -> str:
@@ -125,9 +125,10 @@ def _shown_address(url: str) -> str:
 
 
 def _rank(environment: str, field: FieldChange) -> tuple[bool, str, bool]:
-    elsewhere = field.path.startswith("environments.") and not field.path.startswith(f"environments.{environment}.")
+    head, rest = parted(field.path)
+    elsewhere = parted(rest)[0] if head == "environments" and parted(rest)[0] != environment else ""
     leads = not _LEADING.isdisjoint(field.path.split("."))
-    return elsewhere, field.path.split(".")[1] if elsewhere else "", not leads
+    return bool(elsewhere), elsewhere, not leads
 
 
 def _once_a_template(fields: Sequence[FieldChange], then: Config, now: Config) -> Iterator[FieldChange]:
@@ -141,8 +142,9 @@ def _once_a_template(fields: Sequence[FieldChange], then: Config, now: Config) -
         moved = _templates_of(name, now) != _templates_of(name, then)
         found.setdefault((place, moved, canonical_text([one.before, one.after])), []).append((name, one))
     for (place, moved, _), same in found.items():
-        names, path = ", ".join(name for name, _ in same), f"templates.{place.template}.{place.setting}"
-        path = f"{place.setting} of {names}" if moved else f"{path} ({len(same):,} environments)"
+        names = [name for name, _ in same]
+        which = ", ".join(names) if moved else _which(names, _having(place.template, then, now))
+        path = f"{place.setting} of {which}" if moved else f"{dotted('templates', place.template)}.{place.setting} ({which})"
         yield same[0][1] if len(same) == 1 else same[0][1]._replace(path=path)
 
 
@@ -155,16 +157,26 @@ class _Place(NamedTuple):
 
 def _place_of(path: str, config: Config) -> tuple[str, _Place] | None:
     """`prod`, and `limits.max_removes` of the template gold, for a setting of a generated environment that comes from there."""
-    head, _, rest = path.partition(".")
-    parts = rest.split(".")  # a name may have dots
-    names = (".".join(parts[:length]) for length in range(1, len(parts)))
-    name = next((one for one in names if one in config.origins), None) if head == "environments" else None
-    if name is None:
+    head, rest = parted(path)
+    name, setting = parted(rest)
+    if head != "environments" or name not in config.origins:
         return None
-    setting = rest.removeprefix(f"{name}.")
     above = [setting, setting.rpartition(".")[0], setting.partition(".")[0]]
     origin = next((config.origins[name][one] for one in above if one in config.origins[name]), "")
     return (name, _Place(setting, origin.removeprefix(_TEMPLATES))) if origin.startswith(_TEMPLATES) else None
+
+
+def _having(template: str, then: Config, now: Config) -> list[str]:
+    """The environments that are in both configurations, and have or had settings from a template."""
+    both = (name for name in now.origins if name in then.origins)
+    return [name for name in both if f"{_TEMPLATES}{template}" in _templates_of(name, then) | _templates_of(name, now)]
+
+
+def _which(names: Sequence[str], having: Sequence[str]) -> str:
+    """`3 environments: all`, `all but prod`, or their names, whichever is shorter: what is approved must show which."""
+    others = [name for name in having if name not in {*names}]
+    listed, rest = ", ".join(names), f"all but {', '.join(others)}" if others else "all"
+    return f"{len(names):,} environments: {min(listed, rest, key=len)}"
 
 
 def _templates_of(name: str, config: Config) -> frozenset[str]:

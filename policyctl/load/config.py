@@ -18,18 +18,11 @@ from policyctl.load.environment import (
     Receiver,
     Suspend,
     Wave,
+    dotted,
     leaves,
     listed_names,
 )
-from policyctl.load.fleet import (
-    ENVIRONMENT_NAME,
-    FleetDescription,
-    Member,
-    Origin,
-    Placed,
-    Rendered,
-    render_member,
-)
+from policyctl.load.fleet import ENVIRONMENT_NAME, FleetDescription, Member, Origin, Placed, Rendered, render_member
 from policyctl.load.inventory import ReadBeside
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.locate import to_problems
@@ -264,7 +257,7 @@ def _labels(resolved: _Resolved) -> dict[str, str]:
 def _origins(resolved: _Resolved) -> dict[str, str]:
     """Where each setting of a generated environment comes from, by dotted path: `templates.gold`, or `tenants.csv:12`."""
     settings = {} if resolved.rendered is None else resolved.rendered.settings
-    return {".".join(map(str, path)): _origin_text(one.origin) for path, one in settings.items()}
+    return {dotted(*path): _origin_text(one.origin) for path, one in settings.items()}
 
 
 def _origin_text(origin: Origin) -> str:

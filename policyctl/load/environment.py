@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -203,12 +204,26 @@ def _plain(guard: Any) -> Any:
 
 
 def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings by dotted path; a list is one value."""
+    """The values of nested mappings by dotted path (see `dotted`); a list is one value."""
     for key, item in tree.items():
         if isinstance(item, Mapping):
-            yield from leaves(item, f"{path}{key}.")
+            yield from leaves(item, f"{path}{dotted(key)}.")
         else:
-            yield f"{path}{key}", item
+            yield f"{path}{dotted(key)}", item
+
+
+def dotted(*keys: object) -> str:
+    """A dotted path of which each key can be told: one with a dot, such as the name of an environment, is in quotes."""
+    return ".".join(json.dumps(key) if "." in key or key.startswith('"') else key for key in map(str, keys))
+
+
+def parted(path: str) -> tuple[str, str]:
+    """The first key of a dotted path, and the rest of it."""
+    if not path.startswith('"'):
+        first, _, rest = path.partition(".")
+        return first, rest
+    quoted, end = json.JSONDecoder().raw_decode(path)
+    return quoted, path[end + 1 :]
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policyctl.load.atomic import bounded, read_bounded
-from policyctl.load.environment import Config, Environment
+from policyctl.load.environment import Config, Environment, dotted
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, staged
 from policyctl.load.source import MAX_BYTES
@@ -127,12 +127,12 @@ class _Reference(NamedTuple):
 def _references(config: Config) -> Iterator[_Reference]:
     """The settings that refer to files, by their paths in policyctl.yaml."""
     for name, environment in config.environments.items():
-        yield from (one._replace(key=f"environments.{name}.{one.key}") for one in _of(environment))
+        yield from (one._replace(key=f"{dotted('environments', name)}.{one.key}") for one in _of(environment))
     for name, connection in config.connections.items():
-        yield from _secret(f"gateway.connections.{name}.api_key", connection.api_key)
+        yield from _secret(dotted("gateway", "connections", name, "api_key"), connection.api_key)
     for receiver in config.receivers:
-        yield from _secret(f"notify.{receiver.name}.url", receiver.url)
-        yield from _secret(f"notify.{receiver.name}.secret", receiver.secret)
+        yield from _secret(dotted("notify", receiver.name, "url"), receiver.url)
+        yield from _secret(dotted("notify", receiver.name, "secret"), receiver.secret)
 
 
 def _of(environment: Environment) -> Iterator[_Reference]:

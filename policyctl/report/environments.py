@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from policyctl.load.environment import Config, Environment
+from policyctl.load.environment import Config, Environment, dotted
 from policyctl.report.format import Style, count, escape, json_text, padded, value
 
 VERSION = 1
@@ -76,8 +76,8 @@ def _settings(config: Config, environment: Environment) -> Iterator[tuple[str, A
     access["requests_per_second"] = environment.requests_per_second
     if environment.auth is not None:
         access |= {f"auth.{key}": item for key, item in environment.auth.model_dump(exclude_none=True).items()}
-    more = {f"labels.{key}": label for key, label in environment.labels.items()}
-    more |= {f"vars.{key}": item for key, item in environment.vars.items()}
+    more = {dotted("labels", key): label for key, label in environment.labels.items()}
+    more |= {dotted("vars", key): item for key, item in environment.vars.items()}
     suspend = None if environment.suspend is None else environment.suspended or "not any more"
     rules = {key: item for key, item in environment.decides.items() if key != "vars"}
     flat = {**access, **more, "suspend": suspend, **_leaves(rules)}
@@ -99,7 +99,7 @@ def _origin(config: Config, name: str, path: str) -> str:
     origins = config.origins.get(name)
     if origins is not None and path in origins:
         return origins[path]
-    own = path.startswith(("vars.", "labels.")) or _is_written(config, f"environments.{name}.{path}")
+    own = path.startswith(("vars.", "labels.")) or _is_written(config, f"{dotted('environments', name)}.{path}")
     if origins is None and own:
         return f"environments.{name}"
     return "policyctl.yaml" if _is_written(config, path) else "default"

@@ -524,7 +524,7 @@ def test_a_pull_request_shows_what_a_template_and_rows_change_once(fleet: Projec
     assert ran.code == 5
     settings = ran.out.partition("\n\n")[0].splitlines()[1:]
     assert [line.strip() for line in settings] == [
-        "templates.one.limits.max_removes (11 environments): absent → 0",
+        "templates.one.limits.max_removes (11 environments: all): absent → 0",
         "environments.t-a12.remote: absent → sqlite:///a12.db",
         "environments.t-a12.limits.max_removes: absent → 0",
         'environments.t-a12.labels.ring: absent → "1"',
@@ -605,7 +605,43 @@ fleet:
     settings = policyctl("plan", "--all", "--base", "main").out.partition("\n\n")[0].splitlines()[1:]
     assert [line.strip() for line in settings] == [
         "limits.max_removes of t-a, t-b: 1 → 99",
-        "templates.lax.limits.max_removes (2 environments): 1 → 99",
+        "templates.lax.limits.max_removes (2 environments: t-d, t-e): 1 → 99",
+    ]
+
+
+@pytest.mark.parametrize("keeps", ["t-a", "t-d"])
+def test_what_a_template_changes_shows_in_which_environments(keeps: str, project: Project, policyctl: Policyctl) -> None:
+    """One environment keeps what the template had before, by settings of its own."""
+    config = """\
+templates: {one: {remote: "sqlite:///{{ t }}.db", limits: {max_removes: 0}}}
+fleet: [{from: rows.csv, name: "t-{{ t }}", extends: one}]
+"""
+    project.write("rows.csv", "t\na\nb\nc\nd\n")
+    project.write("policyctl.yaml", config)
+    project.write("shared.yaml", SHARED)
+    commit(project.folder)
+    loose = config.replace("max_removes: 0", "max_removes: 99")
+    project.write("policyctl.yaml", f"{loose}environments: {{{keeps}: {{limits: {{max_removes: 0}}}}}}\n")
+    settings = policyctl("plan", "--all", "--base", "HEAD").out.partition("\n\n")[0].splitlines()[1:]
+    row = f"templates.one.limits.max_removes (3 environments: all but {keeps}): 0 → 99"
+    assert [line.strip() for line in settings] == [row]
+
+
+def test_an_environment_cannot_hide_behind_the_labels_of_another(project: Project, policyctl: Policyctl) -> None:
+    """Their paths are not the same, whatever their names have in them."""
+    project.policy("a")
+    prod = "{remote: local, labels: {remote: 'https://elsewhere.example', auth.token: 'env:TOKEN'}}"
+    project.write("policyctl.yaml", f"default: prod\nenvironments:\n  prod: {prod}\n")
+    commit(project.folder)
+    hidden = "{remote: 'https://elsewhere.example', auth: {token: 'env:TOKEN'}}"
+    project.write("policyctl.yaml", f"default: prod\nenvironments:\n  prod: {{remote: local}}\n  prod.labels: {hidden}\n")
+    ran = policyctl("plan", "--env", "prod", "--base", "HEAD")
+    settings = ran.out.partition("\n\n")[0].splitlines()[1:]
+    assert sorted(line.strip() for line in settings) == [
+        'environments."prod.labels".auth.token: absent → env:TOKEN',
+        'environments."prod.labels".remote: absent → https://elsewhere.example',
+        'environments.prod.labels."auth.token": env:TOKEN → absent',
+        "environments.prod.labels.remote: https://elsewhere.example → absent",
     ]
 
 

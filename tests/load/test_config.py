@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.discovery import find_config, load_config
+from policyctl.load.environment import dotted, parted
 from policyctl.plan.settings import Limits
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
@@ -156,3 +159,12 @@ def test_bad_configurations(case: str, project: Project) -> None:
     assert shows(expected, str(caught.value))
     assert "hunter2" not in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+@given(st.lists(st.text('a.é "\\\\', min_size=1) | st.text(), min_size=1))
+def test_a_dotted_path_has_each_of_its_keys(keys: list[str]) -> None:
+    found, rest = [], dotted(*keys)
+    for _ in keys:
+        first, rest = parted(rest)
+        found.append(first)
+    assert (found, rest) == (keys, "")
