@@ -189,12 +189,42 @@ def _by_key(model: Document) -> Document:
     return {"provider_config": {}, "config": {}, **model}
 
 
+def origins(before: Document, after: Document) -> Iterator[tuple[str, Any]]:
+    """Of an update of a policy, the targets that the labels in its fields do not identify: the path of each, and what it was.
+
+    A label counts in the new version. Of several groups, or several targets of one model, it shows which one it was only
+    where both versions have an order.
+    """
+    left, right = normal_form(before, sort=False), normal_form(after, sort=False)
+    return _origins("policy", left["policy"], right["policy"])
+
+
+def _origins(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any]]:
+    if not (_has_targets(before) and _has_targets(after)):
+        return
+    pairs = [pair for pair in pair_targets(before["targets"], after["targets"]) if None not in pair]
+    kept = [
+        (f"{path}.targets[{label}]", before["targets"][was or 0], after["targets"][becomes or 0])
+        for label, was, becomes in pairs
+    ]
+    alike = Counter(_model_of(old) for _, old, _ in kept)
+    ordered, was_ordered = order_matters(after), order_matters(before)
+    for place, old, new in kept:
+        changes = target_text(old) != target_text(new)
+        if (not was_ordered if ordered else changes) and alike[_model_of(old)] > 1:
+            yield place, old
+        if changes:
+            yield from _origins(place, old, new)
+
+
+def _has_targets(group: Any) -> bool:
+    return isinstance(group, dict) and isinstance(group.get("targets"), list)
+
+
 def _addressed(before: Any, after: Any) -> tuple[Any, Any]:
     """Both versions of a group with their targets as mappings from label to target. An order that changed, or that matters
     only now, is a field."""
-    if not isinstance(before, dict) or not isinstance(after, dict):
-        return before, after
-    if not isinstance(before.get("targets"), list) or not isinstance(after.get("targets"), list):
+    if not (_has_targets(before) and _has_targets(after)):
         return before, after
     pairs = pair_targets(before["targets"], after["targets"])
     left: dict[str, Any] = {**before, "targets": {}}
@@ -217,11 +247,11 @@ def _addressed(before: Any, after: Any) -> tuple[Any, Any]:
 
 
 def _orders(pairs: list[Pair]) -> tuple[list[str], list[str]]:
-    """The labels in each version's order; equal when nothing moved and what is new came last."""
+    """The labels in each version's order; equal when nothing moved and one target at most is new, which came last."""
     old = [pair.label for pair in sorted((pair for pair in pairs if pair.before is not None), key=_before)]
     new = [pair.label for pair in pairs if pair.after is not None]
     kept = [label for label in old if label in new]
-    return (new, new) if new == kept + [label for label in new if label not in old] else (old, new)
+    return (new, new) if kept in (new, new[:-1]) else (old, new)
 
 
 def _before(pair: Pair) -> int:

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from policyctl.effect.analysis import Effect
 from policyctl.plan.change import Action, Change
-from policyctl.plan.diff import FieldChange, contents
+from policyctl.plan.diff import FieldChange, contents, origins
 from policyctl.plan.risk import Risk, Tier, loses, worst_of
 from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, canonical_model, kind_of
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
-from policyctl.report.format import describe_value, field_values, position_name
+from policyctl.report.format import describe_value, field_values, position_name, value
 from policyctl.report.headline import describe_risks, is_unknown, losses_text, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, moved_words, used_by
@@ -195,7 +195,11 @@ def _in_short(item: Item) -> str:
 
 
 def _difference(change: Change, verbose: bool) -> str:
-    return block("diff", [line for field in fields_of(change) for line in _both(field, verbose)])
+    """All that differs. Targets that their labels do not identify come first, as they were."""
+    before, after = change.before, change.after
+    was = origins(before, after) if change.kind == "policy" and before is not None and after is not None else ()
+    known = [f"  {position_name(path)} was: {value(target, longest=None)}" for path, target in was]
+    return block("diff", known + [line for field in fields_of(change) for line in _both(field, verbose)])
 
 
 def fields_of(change: Change) -> tuple[FieldChange, ...]:

@@ -76,6 +76,15 @@ CASES: dict[str, tuple[Any, Any, list[FieldChange]]] = {
         doc("fallback", m("a"), m("b")),
         [FieldChange("policy.targets[google/b]", None, {"model_name": "virtual-model/google/b", "weight": 1})],
     ),
+    "two targets added last do": (
+        doc("fallback", m("a")),
+        doc("fallback", m("a"), m("c"), m("b")),
+        [
+            FieldChange("policy.targets[google/b]", None, {"model_name": "virtual-model/google/b", "weight": 1}),
+            FieldChange("policy.targets[google/c]", None, {"model_name": "virtual-model/google/c", "weight": 1}),
+            FieldChange("policy.targets order", "google/a", "google/a, google/c, google/b"),
+        ],
+    ),
     "a target added first does": (
         doc("fallback", m("a")),
         doc("fallback", m("b"), m("a")),
