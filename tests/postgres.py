@@ -19,8 +19,10 @@ from typing import Any
 
 import psycopg
 
+from tests.patience import LONGEST
+
 _READY = "database system is ready to accept connections"
-_SECONDS = 60
+_TRIES = 60  # to start
 # Every role is let in without a password, except one.
 GUARDED, PASSWORD = "guarded", "correct-horse"
 _ACCESS = f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
@@ -86,14 +88,14 @@ class PostgresServer:
         command = [str(self._program("postgres")), "-D", str(self._data), "-p", str(self.port), *settings]
         if setpriv := shutil.which("setpriv"):  # not to outlive tests that are killed
             command = [setpriv, "--pdeathsig", "QUIT", *command]
-        for _ in range(_SECONDS):
+        for _ in range(_TRIES):
             process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd="/", **self._as
             )
             ready, ended = Event(), Event()
             lines: list[str] = []
             Thread(target=self._listen, args=(process, lines, ready, ended), daemon=True).start()
-            ready.wait(_SECONDS)
+            ready.wait(LONGEST)
             if not ended.is_set():
                 self._process = process
                 return
@@ -116,7 +118,7 @@ class PostgresServer:
         """End it without a checkpoint, as a machine that fails does; SIGTERM would wait for its clients."""
         assert self._process is not None
         self._process.send_signal(number)
-        self._process.wait(_SECONDS)
+        self._process.wait(LONGEST)
         self._process = None
 
     def stop(self) -> None:

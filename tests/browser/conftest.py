@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.patience import LONGEST
+
 if TYPE_CHECKING:  # importing it takes longer than collecting these tests
     from playwright.sync_api import Browser, Locator, Page, Route
 
@@ -26,7 +28,7 @@ def expect(shown: Page | Locator) -> Any:
     """Playwright's assertions about a page or a part of it, which wait until they hold."""
     from playwright import sync_api
 
-    sync_api.expect.set_options(timeout=30_000)  # milliseconds, for a busy machine; a page that is ready is not waited for
+    sync_api.expect.set_options(timeout=LONGEST * 1000)  # milliseconds; a page that is ready is not waited for
     return sync_api.expect(shown)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.invariants import Told
+from tests.patience import LONGEST
 
 _OUTCOME = re.compile(r"^[+~-] (?P<name>virtual-policy/.+?)  (?P<status>applied|already|failed|skipped)(?:: (?P<reason>.*))?$")
 KEY = "CHAOS_KEY"
@@ -72,7 +73,7 @@ class Directory:
 
     def finish(self, process: subprocess.Popen[str]) -> Ran:
         """Wait for its end."""
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=LONGEST)
         self.ran.append(Ran(process.returncode, out, err))
         return self.ran[-1]
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 
 from tests.chaos.faults import End, Play
 from tests.chaos.messages import Answer, Request, Requests, Upstream
+from tests.patience import LONGEST
 
 _HOP = (b"connection", b"transfer-encoding", b"keep-alive")  # what concerns one connection only
 
@@ -19,7 +20,7 @@ def server_at(port: int) -> Upstream:
     """Something to ask: a server on this machine."""
 
     def ask(request: Request) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LONGEST)
         with suppress(OSError):
             connection.connect()
         try:

@@ -18,6 +18,7 @@ from tests.chaos.directory import Directory, Ran
 from tests.chaos.faults import REAL, Chaos, Play
 from tests.chaos.messages import Request
 from tests.chaos.proxy import proxying, server_at
+from tests.patience import LONGEST
 from tests.remote.http_helpers import document, row
 from tests.remote.lock_holder import held
 from tests.server.serving import serving
@@ -31,7 +32,7 @@ class Meeting:
     """Lets a first write through only when both clients have come to theirs: both planned, and looked, before either wrote."""
 
     def __init__(self) -> None:
-        self._both = threading.Barrier(2, timeout=60)
+        self._both = threading.Barrier(2, timeout=LONGEST)
 
     def line(self, port: int) -> tuple[Chaos, Any]:
         """A client's line to the server: what was carried out on it, and what a proxy is to do."""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.git_repo import commit
+from tests.patience import LONGEST
 from tests.remote.fake_server import standing_in
 from tests.remote.fake_tenant import Tenant
 
@@ -69,7 +70,7 @@ def test_a_mismatch_is_reported_before_any_question(planned: str, project: Proje
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=LONGEST,
     )
     os.close(master)
     os.close(terminal)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Policyctl, Project, Ran
 from tests.git_repo import SURROUNDINGS, commit, git
+from tests.patience import LONGEST
 
 GUARDED = "guards: {deny_providers: [evil]}\nprotect: [a]\n"
 
@@ -124,7 +125,9 @@ def test_the_traps_are_armed(project: Project) -> None:
     for folder, command in ((project.folder, ["diff", "HEAD"]), (project.policies, ["-c", "core.pager=", "log", "-p", "-1"])):
         checkout.sprung.unlink(missing_ok=True)
         os.utime(project.policies / "a.yaml", (1, 1))
-        subprocess.run(["git", "-C", str(folder), *command], env=SURROUNDINGS, capture_output=True, check=False, timeout=30)
+        subprocess.run(
+            ["git", "-C", str(folder), *command], env=SURROUNDINGS, capture_output=True, check=False, timeout=LONGEST
+        )
         assert checkout.sprung.exists(), command
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from policyctl.cli.console import EVERY, QUIET, Progress, ProgressTask
 from tests.conftest import ANYGEM, Project
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.terminal import CTRL_C, Terminal, on_terminal
@@ -164,7 +165,7 @@ class Slow:
     def __call__(self, seen: Seen) -> Reply | Silence:
         if seen.method == self.method:
             self.asked.set()
-            self.go.wait(60)
+            self.go.wait(LONGEST)
         return self.tenant(seen)
 
 

@@ -21,6 +21,7 @@ from policyctl.policy.model_settings import SECRETS
 from policyctl.server.service import Variant
 from tests.conftest import Policyctl, Project, Ran, files_of
 from tests.examples import examples
+from tests.patience import LONGEST
 from tests.server.serving import serving, serving_here
 from tests.sqlite_rows import add_models
 from tests.strategies import SECRET, model_rows
@@ -111,7 +112,7 @@ def test_a_served_tenant_becomes_a_directory_with_an_empty_plan_and_nothing_secr
     switches: list[str], project: Project, policyctl: Policyctl
 ) -> None:
     with serving(project.folder / "served.db", *switches) as served:
-        with httpx.Client(base_url=served.url) as client:
+        with httpx.Client(base_url=served.url, timeout=LONGEST) as client:
             _tenant(client)
         project.write(
             "policyctl.yaml",
@@ -156,7 +157,7 @@ def test_a_model_that_differs_from_its_file_is_kept_unless_overwrite(project: Pr
 
 def test_a_connection_that_cannot_be_found_is_not_in_the_file_and_is_kept(project: Project, policyctl: Policyctl) -> None:
     with serving_here(project.folder / "served.db", variant=Variant(replace_models=True)) as served:
-        with httpx.Client(base_url=served.url) as client:
+        with httpx.Client(base_url=served.url, timeout=LONGEST) as client:
             client.post("/v1/models", json={"name": GPT, "description": "old", "connection_id": "gone"}).raise_for_status()
         project.write("policyctl.yaml", f'{MANAGED}environments:\n  prod: {{remote: "{served.url}"}}\n')
         ran = policyctl("pull")
@@ -169,7 +170,7 @@ def test_a_connection_that_cannot_be_found_is_not_in_the_file_and_is_kept(projec
         assert "gone" not in file.read_text()
         file.write_text(file.read_text().replace("old", "new"))
         assert policyctl("apply", "--yes").code == 0
-        with httpx.Client(base_url=served.url) as client:
+        with httpx.Client(base_url=served.url, timeout=LONGEST) as client:
             (row,) = client.get("/v1/models").json()
         assert (row["description"], row["connection_id"]) == ("new", "gone")
 

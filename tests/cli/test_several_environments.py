@@ -33,6 +33,7 @@ from policyctl.report import schema_text
 from tests.call_counts import calls
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import live_documents, put, row
@@ -326,7 +327,7 @@ def test_a_run_that_failed_in_part_is_resumed_where_it_failed(fleet: Project, po
 
 
 def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + LONGEST
     while not condition():
         assert time.monotonic() < end
         os.sched_yield()

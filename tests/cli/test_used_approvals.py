@@ -29,6 +29,7 @@ from policyctl.watch.decide import Look
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
 
@@ -525,7 +526,7 @@ def watching() -> Iterator[subprocess.Popen[str]]:
         try:
             yield process
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(LONGEST) == 0
         finally:
             process.kill()
 
@@ -629,7 +630,7 @@ def kept_from_writing(how: str) -> Iterator[None]:
     def ended(work: EnvironmentWork, name: str, look: Look) -> str | None:
         why = decided(work, name, look)
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stopped.wait(30)
+        assert stopped.wait(LONGEST)
         return why
 
     def stop(work: EnvironmentWork) -> None:

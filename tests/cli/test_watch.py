@@ -26,6 +26,7 @@ from policyctl.watch.notify import FILE as SPOOL_FILE
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
+from tests.patience import LONGEST
 from tests.remote.fake_server import certificates, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import LOCAL, edit, live_documents
@@ -518,7 +519,7 @@ def test_it_sees_new_revisions_and_edits_and_ends_with_a_signal(repository: Proj
             assert "virtual-policy/draft" in line_with(process, "pending")
             line_with(process, "in_sync")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
+            assert process.wait(LONGEST) == 0
         finally:
             process.kill()
     assert policyctl("plan", "--detailed-exitcode").code == 0
@@ -715,11 +716,11 @@ def test_a_signal_that_comes_while_the_main_thread_holds_a_lock_ends_the_watch()
     lock, noted = Lock(), Event()
 
     def stop(_: int) -> None:
-        assert lock.acquire(timeout=30)
+        assert lock.acquire(timeout=LONGEST)
         lock.release()
         noted.set()
 
     with first_signal_apart(stop):
         with lock:
             signal.raise_signal(signal.SIGTERM)
-        assert noted.wait(60)
+        assert noted.wait(LONGEST)

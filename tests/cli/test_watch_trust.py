@@ -15,6 +15,7 @@ from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
 from tests.cli.forges import COMMIT
 from tests.cli.pull_requests import Work
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import LOCAL, add_models, edit, live_documents
@@ -771,7 +772,7 @@ def end_before_other(work: Work, live: Refusing, how: str) -> None:
     command = [sys.executable, "-m", "policyctl", "watch", "--once"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         live.instead = process.kill
-        process.communicate(timeout=60)
+        process.communicate(timeout=LONGEST)
         live.instead = lambda: None
 
 

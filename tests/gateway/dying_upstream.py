@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 from tests.gateway.live import DONE, EVENTS, answer_of, event
+from tests.patience import LONGEST
 
 EVENTS_OF_A_STREAM = 5
 _BETWEEN = 0.01  # seconds between two pieces of an answer
@@ -132,12 +133,12 @@ class Loop:
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run something in the loop, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(LONGEST)
 
     def close(self) -> None:
         """End it."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(LONGEST)
         self._loop.close()
 
 

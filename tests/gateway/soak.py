@@ -23,6 +23,7 @@ from pathlib import Path
 from tests.forks import forking
 from tests.gateway.dying_upstream import DyingUpstream, Loop, in_a_loop
 from tests.gateway.soak_traffic import PLACES, Kill, Tally, clients, repeats_of
+from tests.patience import LONGEST
 
 KILL_EVERY = 10.0
 # An upstream answers, then fails, answers again, then is dead; the seconds of each.
@@ -121,7 +122,7 @@ def soak(folder: Path, *, seconds: float, clients_at_once: int, gateway: Sequenc
                     run.kill(process.pid)
                 time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        if code := process.wait(60):
+        if code := process.wait(LONGEST):
             run.tally.count("", f"the gateway ended with {code}")
         for line in map(json.loads, (folder / "log").read_text().splitlines()):
             if line["event"] in ("bug", "library", "refused"):

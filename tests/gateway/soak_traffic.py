@@ -21,10 +21,11 @@ from itertools import pairwise
 import httpx
 
 from tests.gateway.dying_upstream import Call, events_of
+from tests.patience import LONGEST
 
 PLACES = ("first", "second", "third")  # the targets of each version; the last one never fails
 PAUSE = 0.01  # seconds between two requests of a client, so that neither clients nor workers have a core for themselves
-OLD = 10.0  # seconds after which a version that was replaced must not answer any more
+OLD = 30.0  # seconds after which a version that was replaced must not answer any more
 
 
 def repeats_of(version: int) -> int:
@@ -150,7 +151,7 @@ class Client:
         """Send requests until the end; another connection follows one that ended."""
         while not over.is_set():
             since = time.monotonic()
-            with httpx.Client(base_url=self.url, trust_env=False, timeout=30) as client:
+            with httpx.Client(base_url=self.url, trust_env=False, timeout=LONGEST) as client:
                 try:
                     while not over.wait(PAUSE):
                         is_open = self._ask(client, since)

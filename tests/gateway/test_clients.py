@@ -17,6 +17,7 @@ import pytest
 
 from tests.gateway.bodies import EMBEDDINGS, STREAM, WORDS, answers, chat_body, delta
 from tests.gateway.live import DONE, EVENTS, Running, chunk, event, running, sends
+from tests.patience import LONGEST
 
 if TYPE_CHECKING:
     import openai  # takes longer to import than a dozen modules of tests take to collect
@@ -131,7 +132,7 @@ def test_curl_is_answered_and_its_large_body_is_waited_for(gateway: Running, tmp
     body.write_text(json.dumps({"model": MODEL, "messages": HELLO, "image": "x" * 3_000_000}))
     url, kind = f"{gateway.url}/v1/chat/completions", "Content-Type: application/json"
     args = ["curl", "-sS", "-H", kind, "-H", "Expect: 100-continue", "--data-binary", f"@{body}", url]
-    ran = subprocess.run(args, capture_output=True, check=True, timeout=30, env={"PATH": os.environ["PATH"]})
+    ran = subprocess.run(args, capture_output=True, check=True, timeout=LONGEST, env={"PATH": os.environ["PATH"]})
     assert json.loads(ran.stdout)["model"] == "a"
     assert len(gateway.upstream.heard[0].body["image"]) == 3_000_000
 
@@ -162,7 +163,7 @@ def test_a_huge_answer_and_a_slow_client_take_little_memory() -> None:
         with live.client.stream("POST", "/v1/chat/completions", json={"model": "p"}) as answer:
             parts = answer.iter_raw()
             size = len(next(parts))
-            with httpx.Client(base_url=live.url, trust_env=False) as other:
+            with httpx.Client(base_url=live.url, trust_env=False, timeout=LONGEST) as other:
                 assert other.post("/v1/chat/completions", json={"model": "q"}).status_code == 200
             assert sent < MEGABYTES / 2
             size += sum(map(len, parts))

@@ -25,6 +25,7 @@ from policyctl.cli.apply_options import GatewayState, Wanted
 from tests.conftest import Policyctl, Project
 from tests.dropping_proxy import dropping, through
 from tests.gateway.live import Running, running
+from tests.patience import LONGEST
 
 if TYPE_CHECKING:
     from tests.postgres import PostgresServer
@@ -53,7 +54,7 @@ class Started:
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait until something is true."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + LONGEST
         while not true():
             assert time.monotonic() < end, self.errors.read_text("utf-8")
 
@@ -76,13 +77,13 @@ def started(folder: Path, *args: str, **environment: str) -> Iterator[Started]:
         found = re.search(r"at (http://\S+)/v1$", line)
         assert found, line + errors.read_text("utf-8")
         try:
-            with httpx.Client(base_url=found[1], trust_env=False, timeout=20) as client:
+            with httpx.Client(base_url=found[1], trust_env=False, timeout=LONGEST) as client:
                 one = Started(process, client, errors)
                 one.until(lambda: _answers(client))
                 yield one
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(20) == 0, errors.read_text("utf-8")
+            assert process.wait(LONGEST) == 0, errors.read_text("utf-8")
 
 
 def _answers(client: httpx.Client) -> bool:
@@ -153,7 +154,7 @@ def test_a_change_while_it_starts_is_taken(project: Project, upstream: Running) 
     with ThreadPoolExecutor(1) as beside:
         changed = beside.submit(change)
         with started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
-            changed.result(20)
+            changed.result(LONGEST)
             gateway.until(lambda: gateway.chat().headers["x-policyctl-served-by"] == B)
 
 
@@ -203,10 +204,10 @@ def test_an_apply_to_postgresql_ends_once_every_replica_runs_it(project: Project
         urls = f"{one.client.base_url},{other.client.base_url}"
         project.policy("p", A, B)
         began = time.monotonic()
-        ran = policyctl("apply", "--yes", *remote, "--wait-gateways", urls)
+        ran = policyctl("apply", "--yes", *remote, "--wait-gateways", urls, "--wait-seconds", f"{LONGEST}")
         assert ran.code == 0, ran.err
         assert [gateway.chat().status_code for gateway in (one, other)] == [200, 200]
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < LONGEST
         (project.policies / "p.yaml").unlink()
         project.policy("q", A)
         late = policyctl("apply", "--yes", *remote, "--wait-gateways", f"{urls},http://127.0.0.1:9", "--wait-seconds", "0")
@@ -223,7 +224,7 @@ def test_a_database_that_hangs_keeps_no_key_valid_and_no_gateway_alive(
 
     def hang(_: bytes) -> bool:
         if hangs.is_set():
-            goes_on.wait(60)
+            goes_on.wait(LONGEST)
         return False
 
     keys = project.folder / "keys"
@@ -354,9 +355,9 @@ def test_requests_under_way_are_finished_before_it_ends(project: Project, upstre
     upstream.upstream.play({"a": [slowly]})
     with ThreadPoolExecutor() as pool, started(project.folder, KEY_OF_MODELS="key-of-the-models") as gateway:
         asked = pool.submit(gateway.chat)
-        assert begun.wait(20)
+        assert begun.wait(LONGEST)
         gateway.process.send_signal(signal.SIGTERM)
-        assert asked.result(20).json() == {}
+        assert asked.result(LONGEST).json() == {}
 
 
 @pytest.mark.slow
@@ -364,7 +365,7 @@ def test_workers_share_a_port_and_their_counters_and_are_replaced(project: Proje
     project.policy("p", A, B)
     with started(project.folder, "--pretend", "openai/a=503", "--workers", "2", "--records", "records.jsonl") as gateway:
         for _ in range(20):
-            with httpx.Client(base_url=gateway.client.base_url, trust_env=False) as fresh:
+            with httpx.Client(base_url=gateway.client.base_url, trust_env=False, timeout=LONGEST) as fresh:
                 assert fresh.post("/v1/chat/completions", json={"model": "p"}).status_code == 200
         counted = 'requests_total{policy="virtual-policy/p",operation="chat/completions",status="200"} 20'
         gateway.until(lambda: counted in gateway.client.get("/metrics").text)
@@ -379,7 +380,6 @@ def test_workers_share_a_port_and_their_counters_and_are_replaced(project: Proje
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60)
 def test_workers_end_with_their_supervisor_however_that_ends(project: Project) -> None:
     """Otherwise they would share the port with the next gateway, and answer by the options of the last one."""
     project.policy("p", A)

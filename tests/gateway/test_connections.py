@@ -16,6 +16,7 @@ import pytest
 
 from policyctl.gateway import run
 from tests.gateway.live import EVENTS, Running, answer_of, event, running, sends
+from tests.patience import LONGEST
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
 BODY = b'{"model":"p","messages":[]}'
@@ -37,7 +38,7 @@ def post(more: bytes, body: bytes = BODY, *, chunked: bool = False) -> tuple[byt
 
 
 def connected(gateway: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=10)
+    return socket.create_connection(("127.0.0.1", int(gateway.url.rpartition(":")[2])), timeout=LONGEST)
 
 
 def answers(gateway: Running, *parts: bytes) -> list[bytes]:
@@ -123,7 +124,7 @@ async def silent(*_: object) -> None:
 def until_left(gateway: Running, policy: str, requests: int = 1) -> None:
     """Wait until so many requests of a policy have ended because their clients had left."""
     left = f'requests_total{{policy="virtual-policy/{policy}",operation="chat/completions",status="499"}} {requests}'
-    end = time.monotonic() + 5
+    end = time.monotonic() + LONGEST
     while left not in gateway.client.get("/metrics").text:
         assert time.monotonic() < end
 
@@ -144,7 +145,7 @@ def test_a_client_that_leaves_ends_its_request(gateway: Running, size: int, behi
     head, body = post(b"", json.dumps({"model": name, "text": "x" * size}).encode())
     with connected(gateway) as raw:
         raw.sendall(head + body)
-        gateway.call(asyncio.wait_for(begun.wait(), 10))
+        gateway.call(asyncio.wait_for(begun.wait(), LONGEST))
         raw.sendall(behind)
     until_left(gateway, name)
     assert gateway.upstream.calls == ["a"]
@@ -195,7 +196,7 @@ def test_so_is_one_whose_connection_only_waits_for_it(gateway: Running, monkeypa
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.connect(("127.0.0.1", int(gateway.url.rpartition(":")[2])))
         raw.sendall(b"".join(post(b"")) * 7 + b"".join(post(b"connection: close\r\n")))
-        assert lost.wait(10)
+        assert lost.wait(LONGEST)
 
 
 def test_a_client_may_send_some_of_its_requests_ahead(gateway: Running) -> None:
@@ -240,7 +241,7 @@ def test_curl_that_offers_http_2_is_answered(gateway: Running) -> None:
     gateway.upstream.play({})
     url, kind = f"{gateway.url}/v1/chat/completions", "Content-Type: application/json"
     args = ["curl", "-sS", "--http2", "-H", kind, "-d", BODY.decode(), url]
-    ran = subprocess.run(args, capture_output=True, check=True, timeout=30, env={"PATH": os.environ["PATH"]})
+    ran = subprocess.run(args, capture_output=True, check=True, timeout=LONGEST, env={"PATH": os.environ["PATH"]})
     assert json.loads(ran.stdout)["model"] == "a"
 
 

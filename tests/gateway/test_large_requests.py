@@ -12,6 +12,7 @@ from policyctl.gateway.app import GatewayLimits
 from policyctl.gateway.ask import MOST_FIELDS
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 from tests.gateway.live import EVENTS, Running, Writer, answer_of, event, running
+from tests.patience import LONGEST
 
 SINGLE = {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}
 MODELS = [f"m{number}" for number in range(8)]
@@ -87,7 +88,7 @@ def test_a_body_counts_until_it_was_sent() -> None:
             assert answer.status_code == 200
             second = live.chat("q", text=text)
             assert (second.status_code, second.json()["error"]["code"]) == (503, "overloaded")
-        end = time.monotonic() + 10
+        end = time.monotonic() + LONGEST
         while live.chat("q", text=text).status_code != 200:
             assert time.monotonic() < end
         live.loop.call_soon_threadsafe(server.close)

@@ -24,6 +24,7 @@ from policyctl.gateway import pool as pools
 from policyctl.gateway.exchange import LARGE, Broken, Exchange
 from policyctl.gateway.pool import HttpPool, NoConnection, Place
 from tests.examples import examples
+from tests.patience import LONGEST
 
 Act = Callable[[bytes, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -76,7 +77,7 @@ class Model:
 
     async def until_open(self, number: int) -> None:
         """Wait until so many connections are open."""
-        async with asyncio.timeout(10), self._changed:
+        async with asyncio.timeout(LONGEST), self._changed:
             await self._changed.wait_for(lambda: self.open == number)
 
 
@@ -247,7 +248,7 @@ def test_a_model_that_ends_its_side_ends_the_connection_although_it_takes_no_mor
         await seen.wait()
 
     async def test() -> None:
-        async with connected(end) as (pool, model), asyncio.timeout(10):
+        async with connected(end) as (pool, model), asyncio.timeout(LONGEST):
             body = [b"x" * (100 * LARGE)]
             asked = asyncio.ensure_future(pool.post(Place.of(model.url), b"unread: 1\r\n", body))
             await heard.wait()
@@ -415,7 +416,7 @@ def silent_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
         if more.get("flags") == socket.AI_NUMERICHOST:
             return real(host, *given, **more)
         if host in silent:
-            end.wait(30)
+            end.wait(LONGEST)
             raise socket.gaierror(socket.EAI_AGAIN, "later")
         return real("127.0.0.1", *given, **more)
 
@@ -435,7 +436,7 @@ def test_a_silent_name_server_is_an_outage_of_its_own_hosts_only(silent_names: s
                 place = Place.of(url.replace("127.0.0.1", host))
                 waiting.append(asyncio.ensure_future(pool.post(place, b"", [b"x"])))
             model.url = url.replace("127.0.0.1", "other.test")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LONGEST):
                 assert await ask(pool, model, b"y") == b"y"
             for one in waiting:
                 one.cancel()
@@ -455,7 +456,7 @@ def test_the_addresses_of_a_host_are_used_again_while_its_name_server_is_silent(
             assert await ask(pool, model, b"1") == b"1"
             silent_names.add("known.test")
             asked = [asyncio.ensure_future(ask(pool, model, body)) for body in (b"2", b"3")]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(LONGEST):
                 assert await asyncio.gather(*asked) == [b"2", b"3"]
             assert model.connections == 2
 
@@ -579,7 +580,7 @@ class PoolMachine(RuleBasedStateMachine):
 
         async def begin() -> None:
             posted = asyncio.ensure_future(self.pool.post(self.place, b"", [one.body]))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LONGEST):
                 await one.handed.wait()
                 assert one.writer is not None
                 one.writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(one.answer))
@@ -602,7 +603,7 @@ class PoolMachine(RuleBasedStateMachine):
             one.sent += len(piece)
             if one.sent == len(one.answer):
                 one.done.set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(LONGEST):
                 while one.taken < one.sent:
                     chunk = await one.exchange.read()
                     assert chunk
@@ -629,7 +630,7 @@ class PoolMachine(RuleBasedStateMachine):
             elif not is_whole:
                 one.writer.transport.abort()
                 one.done.set()
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(LONGEST):
                     with pytest.raises(Broken):
                         await whole(one.exchange)
 

@@ -22,6 +22,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import trustme
 
+from tests.patience import LONGEST
+
 
 @cache
 def certificates() -> Path:
@@ -191,7 +193,7 @@ class _Handling(BaseHTTPRequestHandler):
 
     def _keep_silent(self, silence: Silence) -> None:
         if silence is Silence.HANG:
-            self.stand_in.closing.wait(30)
+            self.stand_in.closing.wait(LONGEST)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.close()
         self.close_connection = True

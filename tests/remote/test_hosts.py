@@ -20,6 +20,7 @@ from policyctl.remote.login import LoginSession
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 from tests.conftest import Policyctl, Project
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, StandIn, standing_in
 from tests.remote.http_helpers import Clock, row
 
@@ -47,7 +48,7 @@ class CommonClock:
             self.wakes.append(wake)
             self.slept.set()
             self._move()
-            assert self.moved.wait_for(lambda: self.time >= wake, 20)
+            assert self.moved.wait_for(lambda: self.time >= wake, LONGEST)
             self.wakes.remove(wake)
 
     def leave(self) -> None:
@@ -101,7 +102,7 @@ def test_while_a_host_asks_to_be_left_alone_none_of_its_environments_asks_it(ref
 
     def environment(number: int) -> Any:
         if number:  # the others begin once the first one waits
-            assert clock.slept.wait(20)
+            assert clock.slept.wait(LONGEST)
         try:
             return ask(hosts, f"{server.url}/{number}")
         finally:
@@ -324,7 +325,7 @@ def test_what_only_reads_ends_soon_after_it_was_stopped() -> None:
 
     def slow(_: Seen) -> Reply:
         asked.set()
-        released.wait(60)
+        released.wait(LONGEST)
         return Reply(200, [])
 
     for handler in (slow, lambda _: (asked.set(), BUSY)[1]):
@@ -341,9 +342,9 @@ def test_what_only_reads_ends_soon_after_it_was_stopped() -> None:
 
         with standing_in(handler) as server, ThreadPoolExecutor(1) as pool:
             done = pool.submit(look, server.url)
-            assert asked.wait(30)
+            assert asked.wait(LONGEST)
             stopped.set()
-            done.result(20)
+            done.result(LONGEST)
             released.set()
 
 

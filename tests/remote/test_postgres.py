@@ -19,6 +19,7 @@ from policyctl.remote.table import DocumentTable, ModelTable, QuotaReached
 from policyctl.server.documents import BINDINGS, COLLECTIONS, WORKSPACES
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.dropping_proxy import dropping, first, through
+from tests.patience import LONGEST
 from tests.postgres import GUARDED, PASSWORD, PostgresServer
 from tests.remote.http_helpers import document
 
@@ -95,7 +96,7 @@ def test_a_database_that_hangs_is_given_up_on(postgres: PostgresServer, monkeypa
 
     def hangs(piece: bytes) -> bool:
         if words in piece:
-            goes_on.wait(30)
+            goes_on.wait(LONGEST)
         return False
 
     with dropping(postgres.port, hangs) as proxy, PostgresRemote(through(proxy, postgres.new_database())) as store:

@@ -26,12 +26,12 @@ import psycopg
 
 from policyctl.remote.postgres import PostgresRemote
 from tests.dropping_proxy import DroppingProxy, dropping
+from tests.patience import LONGEST
 from tests.postgres import PostgresServer, running_postgres
 from tests.server.serving import Served, serving_at
 from tests.server.soak import COUNTERS, Client, Tally, document_of, mistakes
 
 BACK_SECONDS = 2.0  # until every client writes again
-_LONGEST = 30.0  # until clients that wait in vain are ended
 
 
 @dataclass
@@ -145,7 +145,7 @@ def suffer(server: PostgresServer, fault: str, *, seconds: float, clients: int, 
 
 def _wait(done: Callable[[], bool]) -> None:
     """Wait until it is done; if it never is, the outcome shows it."""
-    until = time.monotonic() + _LONGEST
+    until = time.monotonic() + LONGEST
     while not done() and time.monotonic() < until:
         Event().wait(0.02)
 

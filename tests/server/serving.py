@@ -22,12 +22,13 @@ from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server.app import configure, listen, make_app, url_of
 from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service, Variant
+from tests.patience import LONGEST
 
 HOST = "http://127.0.0.1"
 # For requests to servers on this machine: `httpx.get` would read the authorities for TLS from a file again for each of them,
 # which takes longer than the request. Each is still a connection of its own.
 # A busy machine may take longer than the five seconds that httpx waits; what never answers runs into the time of its test.
-loopback = httpx.Client(verify=False, trust_env=False, timeout=60, limits=httpx.Limits(max_keepalive_connections=0))
+loopback = httpx.Client(verify=False, trust_env=False, timeout=LONGEST, limits=httpx.Limits(max_keepalive_connections=0))
 
 
 @dataclass
@@ -116,7 +117,7 @@ def serving_here(database: Path, *, secret: str | None = None, variant: Variant 
             yield ServedHere(url_of(listener), database.parent)
         finally:
             server.end()
-            thread.join(30)
+            thread.join(LONGEST)
             assert not thread.is_alive()
 
 
@@ -161,4 +162,4 @@ def serving_at(remote: str, log: Path, *arguments: str, environ: Mapping[str, st
             yield Served(found.group(), process, log)
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(LONGEST)

@@ -26,6 +26,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from tests.patience import LONGEST
 from tests.server.serving import serving
 from tests.sqlite_rows import LEAF, live_documents, put
 
@@ -82,7 +83,7 @@ class Client(Thread):
         self._random = random.Random(number)
         self._fresh = itertools.count()
         self._ports = itertools.cycle(ports)
-        self._connection = HTTPConnection("127.0.0.1", next(self._ports), timeout=60)
+        self._connection = HTTPConnection("127.0.0.1", next(self._ports), timeout=LONGEST)
 
     def run(self) -> None:
         kinds = (self._add, self._update, self._remove, self._read, self._count, self._race)

@@ -22,6 +22,7 @@ from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server.app import BODY_BYTES, LOGIN_BYTES, JsonLog, make_app
 from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service
+from tests.patience import LONGEST
 from tests.remote.http_helpers import document
 from tests.server.serving import HOST, Events, Inside, inside
 
@@ -222,7 +223,7 @@ class Stuck(SqliteRemote):
     released = Event()
 
     def rows(self) -> Iterable[Any]:
-        self.released.wait(60)
+        self.released.wait(LONGEST)
         return ()
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.patience import LONGEST
 from tests.server.serving import Served, serving
 from tests.sqlite_rows import put, row
 
@@ -25,7 +26,7 @@ CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
 
 @contextmanager
 def connected(served: Served) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=LONGEST) as connection:
         yield connection
 
 

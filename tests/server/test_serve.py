@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from policyctl.server.app import listen
+from tests.patience import LONGEST
 from tests.server.serving import Served, loopback, serving
 
 POLICY = {"name": "a", "display_name": "A", "description": "", "policy": {"strategy": {"mode": "single"}, "targets": []}}
@@ -22,7 +23,7 @@ POLICY = {"name": "a", "display_name": "A", "description": "", "policy": {"strat
 def policyctl(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, **environ}
     command = [sys.executable, "-m", "policyctl", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=LONGEST, check=False)
 
 
 def test_a_policy_written_over_the_socket_is_in_the_file(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_a_policy_written_over_the_socket_is_in_the_file(tmp_path: Path) -> None
 
 def test_writes_from_many_threads_are_all_kept(served: Served) -> None:
     names = [f"many-{number}" for number in range(60)]
-    with httpx.Client(base_url=served.url) as client, ThreadPoolExecutor(12) as pool:
+    with httpx.Client(base_url=served.url, timeout=LONGEST) as client, ThreadPoolExecutor(12) as pool:
         answers = list(pool.map(lambda name: client.post("/v1/model_policy", json={**POLICY, "name": name}), names))
         assert {answer.status_code for answer in answers} == {201}
         assert sorted(row["name"] for row in client.get("/v1/model_policy", params={"name": names}).json()) == sorted(names)
@@ -42,7 +43,7 @@ def test_writes_from_many_threads_are_all_kept(served: Served) -> None:
 
 def test_of_many_writers_with_one_version_one_wins(served: Served) -> None:
     """The version is compared in the write's own transaction."""
-    with httpx.Client(base_url=served.url) as client, ThreadPoolExecutor(8) as pool:
+    with httpx.Client(base_url=served.url, timeout=LONGEST) as client, ThreadPoolExecutor(8) as pool:
         row = client.post("/v1/model_policy", json={**POLICY, "name": "contended"}).json()
         path, headers = f"/v1/model_policy/{row['id']}", {"If-Match": f'"{row["etag"]}"'}
 
@@ -65,7 +66,11 @@ def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
         if len(answered) == 20:
             served.process.kill()
 
-    with serving(tmp_path / "a.db") as served, httpx.Client(base_url=served.url) as client, ThreadPoolExecutor(4) as pool:
+    with (
+        serving(tmp_path / "a.db") as served,
+        httpx.Client(base_url=served.url, timeout=LONGEST) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
         list(pool.map(write, range(60)))
     with serving(tmp_path / "a.db") as served:
         kept = [row["name"] for row in loopback.get(f"{served.url}/v1/model_policy").json()]
@@ -79,11 +84,11 @@ def test_it_serves_on_where_its_log_takes_nothing_more(tmp_path: Path) -> None:
     with open("/dev/full", "w") as full, subprocess.Popen(program, stdout=subprocess.PIPE, stderr=full, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        with httpx.Client(base_url=url) as client:
+        with httpx.Client(base_url=url, timeout=LONGEST) as client:
             assert client.post("/v1/model_policy", json=POLICY).status_code == 201
             assert [row["name"] for row in client.get("/v1/model_policy").json()] == ["a"]
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(LONGEST) == 0
 
 
 _SIGNALLED = """
@@ -107,7 +112,7 @@ with listen("127.0.0.1", 0) as listener:
 
 def test_a_signal_that_comes_while_it_starts_ends_it_too(tmp_path: Path) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", _SIGNALLED], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", _SIGNALLED], cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST, check=False
     )
     assert (ran.returncode, ran.stdout) == (0, "started\nstopped\n"), ran.stderr
 
@@ -125,7 +130,7 @@ def test_a_signal_ends_it_when_what_was_begun_is_done(tmp_path: Path, number: si
             served.process.send_signal(number)
             connection.sendall(b' "x"}')
             assert connection.recv(4096).startswith(b"HTTP/1.1 201")
-        assert served.process.wait(30) == 0
+        assert served.process.wait(LONGEST) == 0
         assert [event["event"] for event in served.events()][-1] == "stopped"
 
 
@@ -139,7 +144,7 @@ BAD_HEADS = {
 
 @pytest.mark.parametrize("case", BAD_HEADS)
 def test_a_request_that_cannot_be_read_is_a_400_and_the_end_of_its_connection(served: Served, case: str) -> None:
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=LONGEST) as connection:
         connection.sendall(BAD_HEADS[case])
         with connection.makefile("rb") as answer:
             assert answer.readline().startswith(b"HTTP/1.1 400")
@@ -235,6 +240,8 @@ def test_without_the_extra_one_line_shows_what_to_install(tmp_path: Path) -> Non
     """In a Python that finds neither starlette nor uvicorn: the modules are blocked as the import system allows."""
     block = "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None"
     code = f"{block}; from policyctl.cli.main import main; main(['serve'])"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=LONGEST, check=False
+    )
     assert ended.returncode == 1
     assert ended.stderr == "error: serve needs starlette and uvicorn; install it with: pip install 'policyctl[server]'\n"

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.git_repo import git
+from tests.patience import LONGEST
 from tests.postgres import PostgresServer, running_postgres
 from tests.server.tenants import Tenants, serving_tenants
 
 HEARTBEAT = 0.5  # seconds; after four times that a worker's jobs go to others
-RECOVERED = 60.0  # seconds until the work of a killed or stopped worker is done
-_LONGEST = 300.0
 
 CONFIG = """\
 scope: ["virtual-policy/*"]
@@ -63,7 +62,7 @@ class Outcome(NamedTuple):
         if self.code or self.tenants.done() != environments:
             found.append(f"exit code {self.code}, {self.tenants.done()} of {environments} done: {self.output[-2000:]}")
         late = max(self.after_kill, self.after_stop)
-        return [*found, f"recovered after {late:.1f} s"] if late > RECOVERED else found
+        return [*found, f"recovered after {late:.1f} s"] if late > LONGEST else found
 
 
 def suffer(
@@ -91,16 +90,16 @@ def suffer(
             assert "Working for" in one.stdout.readline()
         began = time.monotonic()
         run = start("apply", "--all", "--yes", "--on", "queue")
-        assert tenants.wait(lambda: tenants.done() >= environments // 4 or run.poll() is not None, _LONGEST)
+        assert tenants.wait(lambda: tenants.done() >= environments // 4 or run.poll() is not None, LONGEST)
         crew[0].kill()
         killed = time.monotonic()
         crew[1].send_signal(signal.SIGSTOP)
         # What is left then is what the stopped worker has in hand: its locks stay with it.
-        tenants.wait(lambda: tenants.done() >= environments - threads or run.poll() is not None, _LONGEST)
+        tenants.wait(lambda: tenants.done() >= environments - threads or run.poll() is not None, LONGEST)
         after_kill = time.monotonic() - killed
         crew[1].send_signal(signal.SIGCONT)
         resumed = time.monotonic()
-        output, _ = run.communicate(timeout=_LONGEST)
+        output, _ = run.communicate(timeout=LONGEST)
         ended = time.monotonic()
         return Outcome(run.returncode, output, ended - began, after_kill, ended - resumed, tenants)
 
@@ -123,7 +122,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.send_signal(signal.SIGCONT)
         process.terminate()
         try:
-            process.wait(30)
+            process.wait(LONGEST)
         except subprocess.TimeoutExpired:
             process.kill()
     if process.stdout is not None:

@@ -29,6 +29,7 @@ from policyctl.load.directory import Files
 from policyctl.load.discovery import find_files
 from policyctl.load.environment import Environment
 from tests.bench.corpus import write_corpus
+from tests.patience import LONGEST
 
 POLICIES = 50
 CONFIG = """
@@ -164,7 +165,7 @@ class Watching:
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.process.wait(LONGEST)
         self.reader.join()
         assert self.process.stdout is not None
         self.process.stdout.close()

@@ -15,6 +15,7 @@ from policyctl.load.environment import Receiver
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.notify import GATHER_SECONDS, Notifier
 from policyctl.watch.status import Board, State
+from tests.patience import LONGEST
 from tests.watch.boards import status
 
 
@@ -86,7 +87,7 @@ class Drip:
     def until(self, messages: int = 0, left: int = 0) -> bool:
         """Wait until it has got so many messages, and the senders of so many have left."""
         with self.changed:
-            return self.changed.wait_for(lambda: len(self.got) >= messages and self.left >= left, 60)
+            return self.changed.wait_for(lambda: len(self.got) >= messages and self.left >= left, LONGEST)
 
     def serve(self) -> None:
         with suppress(OSError):

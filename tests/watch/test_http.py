@@ -16,6 +16,7 @@ import pytest
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.watch.http import MOST_CONNECTIONS, SECONDS, StatusServer, WatchSite
 from policyctl.watch.status import Board, State
+from tests.patience import LONGEST
 from tests.watch.boards import NOW, board, status
 
 SECRET = "a secret of the hook"
@@ -30,12 +31,12 @@ def serving(site: WatchSite | None = None, seconds: float = 15) -> Iterator[str]
 
 def connected(url: str) -> socket.socket:
     parts = urlsplit(url)
-    return socket.create_connection((parts.hostname, parts.port), timeout=30)
+    return socket.create_connection((parts.hostname, parts.port), timeout=LONGEST)
 
 
 def test_pages_are_answered_with_their_kind() -> None:
     site = WatchSite(board(status("eu", State.DRIFTED)), lambda: 0.0, lambda: b"up 1\n", now=lambda: NOW)
-    with serving(site) as url, httpx.Client(base_url=url) as client:
+    with serving(site) as url, httpx.Client(base_url=url, timeout=LONGEST) as client:
         page = client.get("/?state=drifted")
         assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
         assert "edited on the remote: anygem" in page.text
@@ -100,14 +101,14 @@ def test_a_bug_is_an_answer_and_no_traceback(capfd: pytest.CaptureFixture[str]) 
         raise ValueError("a text that may be secret")
 
     with serving(WatchSite(Board(), lambda: 0.0, fail)) as url:
-        answer = httpx.get(f"{url}/metrics")
+        answer = httpx.get(f"{url}/metrics", timeout=LONGEST)
     assert (answer.status_code, "ValueError at " in answer.text, "secret" in answer.text) == (500, True, False)
     assert capfd.readouterr().err == ""
 
 
 def test_health() -> None:
     shown, since = Board(), [0.0]
-    with serving(WatchSite(shown, lambda: since[0])) as url, httpx.Client(base_url=url) as client:
+    with serving(WatchSite(shown, lambda: since[0])) as url, httpx.Client(base_url=url, timeout=LONGEST) as client:
         assert client.get("/livez").status_code == 200
         ready = client.get("/readyz")
         assert (ready.status_code, ready.text) == (503, "no revision was read yet\n")
@@ -142,13 +143,13 @@ def test_a_hint_must_be_signed_or_have_the_token(headers: dict[str, str], status
     site = WatchSite(Board(), lambda: 0.0, hint=lambda: hints.append(1), hook_secret=lambda: SECRET)
     with serving(site) as url:
         encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-        assert httpx.post(f"{url}/hook", content=b"{}", headers=encoded).status_code == status
+        assert httpx.post(f"{url}/hook", content=b"{}", headers=encoded, timeout=LONGEST).status_code == status
     assert hints == [1] * (status == 202)
 
 
 def test_without_a_secret_nothing_can_be_posted() -> None:
     with serving() as url:
-        assert httpx.post(f"{url}/hook", content=b"{}", headers=signature(b"{}", "")).status_code == 404
+        assert httpx.post(f"{url}/hook", content=b"{}", headers=signature(b"{}", ""), timeout=LONGEST).status_code == 404
 
 
 def test_a_secret_that_cannot_be_read_is_not_an_empty_one() -> None:
@@ -156,7 +157,7 @@ def test_a_secret_that_cannot_be_read_is_not_an_empty_one() -> None:
         raise RemoteError("env:HOOK is not set")
 
     with serving(WatchSite(Board(), lambda: 0.0, hook_secret=fail)) as url:
-        assert httpx.post(f"{url}/hook", content=b"{}", headers={"X-Gitlab-Token": ""}).status_code == 503
+        assert httpx.post(f"{url}/hook", content=b"{}", headers={"X-Gitlab-Token": ""}, timeout=LONGEST).status_code == 503
 
 
 @pytest.mark.parametrize(("length", "status"), [("9999999999", 413), ("99999999999999999999", 413), ("-1", 411), ("x", 411)])
@@ -174,7 +175,7 @@ def test_slow_clients_do_not_keep_others_out() -> None:
     with serving() as url, ExitStack() as slow:
         for _ in range(3 * MOST_CONNECTIONS):
             slow.enter_context(connected(url)).sendall(b"GET / HTTP/1.1\r\n")
-        assert httpx.get(f"{url}/livez").status_code == 200
+        assert httpx.get(f"{url}/livez", timeout=LONGEST).status_code == 200
 
 
 def test_a_connection_is_closed_after_its_time() -> None:

@@ -23,6 +23,7 @@ from policyctl.watch.notify import GATHER_SECONDS, Notifier
 from policyctl.watch.status import Board, State
 from tests.cli.forges import TOKEN, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, Silence
 from tests.report.github_html import TAGS, Page
 from tests.report.traps import TRAPS, acting
@@ -122,16 +123,16 @@ def test_a_watch_that_goes_on_keeps_it_up_to_date(watched: Project, forge: Forge
     command = [sys.executable, "-m", "policyctl", "watch", "--poll", "1s", "--interval", "1s", "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
-            assert changed.wait(60)
+            assert changed.wait(LONGEST)
             changed.clear()
             assert len(opened(forge)) == 1
             for name in ("dev", "prod"):
                 assert policyctl("apply", "--env", name, "--yes").code == 0
             while opened(forge):
-                assert changed.wait(60)
+                assert changed.wait(LONGEST)
                 changed.clear()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(LONGEST) == 0
         finally:
             process.kill()
     assert len(forge.issues) == 1
@@ -345,7 +346,7 @@ def test_a_service_that_drips_holds_up_neither_others_nor_the_end(
         assert [one.names for one in hook.got] == [["eu"]]
         assert "did not answer in time" in keeping.notifier.broken()[0]
         assert len(drip.got) == 1, "it is not asked again within a delivery"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < LONGEST
 
 
 def listing(*environments: tuple[str, State, str]) -> IssueList:

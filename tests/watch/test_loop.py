@@ -20,6 +20,7 @@ from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
 from policyctl.watch.work import Watched
 from tests.examples import examples
+from tests.patience import LONGEST
 from tests.watch.simulated import BEGIN, SimulatedClock, SimulatedWork, Simulation, Tenant
 
 EVERY = WatchSettings(interval=60)
@@ -268,7 +269,7 @@ class Blocking(SimulatedWork):
         found = super().look(name, own, synced=synced)
         if name == "slow":
             self.blocked.set()
-            assert self.released.wait(60)
+            assert self.released.wait(LONGEST)
         return found
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:
@@ -283,16 +284,16 @@ def test_a_tenant_that_does_not_answer_does_not_keep_a_new_revision_from_the_oth
     loop = WatchLoop(work, Board(), Memory(None), poll=0.05, parallelism=2)
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(loop.run)
-        assert work.blocked.wait(60)
+        assert work.blocked.wait(LONGEST)
         work.push("two")
-        assert work.applied.wait(60)
+        assert work.applied.wait(LONGEST)
         assert work.tenants["quick"].has == "two"
         assert work.tenants["slow"].written == []
         work.blocked.clear()
         work.released.set()
-        assert work.blocked.wait(60)  # it is looked at again, with the new revision
+        assert work.blocked.wait(LONGEST)  # it is looked at again, with the new revision
         loop.stop()
-        done.result(60)
+        done.result(LONGEST)
     assert work.tenants["slow"].has != "one"  # nothing of the revision before was written
 
 
@@ -336,17 +337,17 @@ def test_a_push_during_a_look_or_an_apply_is_not_taken_for_what_that_was_made_wi
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(loop.run)
         try:
-            assert work.blocked.wait(60)
+            assert work.blocked.wait(LONGEST)
             work.access, work.rules, work.approved = access, rules, approved
             work.push("next")
-            assert work.used_next.wait(60)
+            assert work.used_next.wait(LONGEST)
             work.asked.clear()
             work.released.set()
-            assert work.asked.wait(60)
+            assert work.asked.wait(LONGEST)
         finally:
             loop.stop()
             work.released.set()
-        done.result(60)
+        done.result(LONGEST)
     assert (memory.synced("slow").access, memory.synced("slow").rules) == ("here", "strict")
     (held,) = memory.held(work.open("next")).values()
     assert held.settings.approved

@@ -24,6 +24,7 @@ from policyctl.watch.metrics import ReceiverCollector, WatchMetrics
 from policyctl.watch.notify import FILE, GATHER_SECONDS, KEPT_SECONDS, Notifier
 from policyctl.watch.status import Board, State, Transition
 from tests.conftest import Policyctl, Project
+from tests.patience import LONGEST
 from tests.watch.boards import status
 from tests.watch.receivers import Hook, Watching, receiving
 
@@ -193,7 +194,7 @@ def test_the_thread_delivers_meanwhile(hook: Hook, folder: Path) -> None:
     times = count(0.0, 2 * GATHER_SECONDS)
     with Notifier([Receiver("team", hook.url)], StateFolder(folder), clock=lambda: next(times)) as notifier:
         notifier(Transition(None, status("eu", State.DRIFTED)))
-        assert hook.arrived.wait(30)
+        assert hook.arrived.wait(LONGEST)
     assert [one.names for one in hook.got] == [["eu"]]
 
 

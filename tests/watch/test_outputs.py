@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.patience import LONGEST
 from tests.watch.receivers import dripping, receiving
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ class Deployed:
         self.process, self.url, self.systemd = process, url, systemd
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"{self.url}{path}")
+        return httpx.get(f"{self.url}{path}", timeout=LONGEST)
 
     def drain(self) -> None:
         """Read what was reported, as systemd does: the socket holds only a few datagrams."""
@@ -38,7 +39,7 @@ class Deployed:
         with suppress(BlockingIOError):
             while True:
                 self.systemd.recv(100)
-        self.systemd.settimeout(60)
+        self.systemd.settimeout(LONGEST)
 
     def until(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The status, once it is so. It can only change when the loop turns."""
@@ -51,7 +52,7 @@ class Deployed:
 def deployed(project: Project, tmp_path: Path, *options: str, **environ: str) -> Iterator[Deployed]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(60)
+        systemd.settimeout(LONGEST)
         command = [sys.executable, "-m", "policyctl", "watch", "--port", "0", "--poll", "1h", *options]
         given = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "HOOK": SECRET, **environ}
         with subprocess.Popen(command, env=given, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -80,19 +81,20 @@ def test_it_shows_itself_and_ends_when_systemd_asks(watched: Project, tmp_path: 
         assert 'policyctl_environment_interval_seconds{environment="local"} 3600.0' in metrics
         assert 'policyctl_reconcile_total{action="look"' in metrics
         assert "local" in run.get("/").text
-        assert httpx.post(f"{run.url}/hook", content=b"{}").status_code == 404
+        assert httpx.post(f"{run.url}/hook", content=b"{}", timeout=LONGEST).status_code == 404
         run.drain()
         run.process.send_signal(signal.SIGTERM)
         while run.systemd.recv(100) != b"STOPPING=1":
             pass
-        assert run.process.wait(30) == 0
+        assert run.process.wait(LONGEST) == 0
 
 
 def test_a_hint_has_the_files_read(watched: Project, tmp_path: Path) -> None:
     with deployed(watched, tmp_path, "--hook-secret", "env:HOOK") as run:
         before = run.until(lambda status: bool(status["environments"]))["source"]["revision"]
         watched.write("second.yaml", ANYGEM.replace("name: anygem", "name: second"))
-        assert httpx.post(f"{run.url}/hook", content=b"{}", headers={"X-Gitlab-Token": SECRET}).status_code == 202
+        token = {"X-Gitlab-Token": SECRET}
+        assert httpx.post(f"{run.url}/hook", content=b"{}", headers=token, timeout=LONGEST).status_code == 202
         run.until(lambda status: status["source"]["revision"] != before)
 
 
@@ -107,12 +109,12 @@ def test_a_notification_that_did_not_arrive_is_sent_by_the_next_watch(watched: P
         with deployed(watched, tmp_path, **environ) as run:
             run.until(lambda status: bool(status["environments"]))
             run.process.send_signal(signal.SIGTERM)
-            assert run.process.wait(30) == 0
+            assert run.process.wait(LONGEST) == 0
         spool = next(watched.policies.parent.rglob("notifications.json"))
         (message,) = json.loads(spool.read_text("utf-8"))["messages"]
         assert message["events"][0]["environment"] == "local"
         receiver.listen()
-        receiver.settimeout(60)
+        receiver.settimeout(LONGEST)
         (tmp_path / "notify").unlink()
         with deployed(watched, tmp_path, **environ):
             connection, _ = receiver.accept()
@@ -128,9 +130,9 @@ def test_a_receiver_that_answers_without_end_holds_up_neither_others_nor_the_end
         config.write_text(config.read_text("utf-8") + notify, "utf-8")
         with deployed(watched, tmp_path) as run:
             assert drip.until(1)
-            assert hook.arrived.wait(60)
+            assert hook.arrived.wait(LONGEST)
             run.process.send_signal(signal.SIGTERM)
-            assert run.process.wait(60) == 0
+            assert run.process.wait(LONGEST) == 0
         assert len(drip.got) == 1
 
 

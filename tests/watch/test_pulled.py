@@ -23,6 +23,7 @@ from policyctl.gateway.metrics import Metrics
 from tests.conftest import Policyctl, Project
 from tests.examples import crossed
 from tests.git_repo import SURROUNDINGS, commit, git
+from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, certificates, standing_in
 
 PACKAGE = "policyctl==1.2.3"
@@ -99,12 +100,12 @@ def test_pulling_again_and_again_goes_on_after_a_failure_and_ends_with_a_signal(
             next(line for line in process.stderr if "the newest policies could not be pulled" in line)
             assert not (folder / "current").exists()
             later.symlink_to(repository.folder)
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + LONGEST
             while not (folder / "pulled").exists() and time.monotonic() < deadline:
                 time.sleep(0.05)
             assert names(folder) == ["aaa", "bbb", "policyctl"]
             process.terminate()
-            assert process.wait(30) == 0
+            assert process.wait(LONGEST) == 0
         finally:
             process.kill()
 
