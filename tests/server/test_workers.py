@@ -33,6 +33,7 @@ from policyctl.reconcile.worker import Heartbeat, Worker
 from policyctl.remote.postgres_shared import Interrupted, remote_lock
 from tests.conftest import Policyctl
 from tests.git_repo import git
+from tests.patience import LONGEST
 from tests.postgres import PostgresServer, running_postgres
 from tests.server.tenants import serving_tenants
 from tests.server.workers import suffer, write_repository
@@ -185,22 +186,22 @@ def working(database: str, options: Options = Options(), mirror: MirrorSource | 
     """A worker in a thread of this process."""
     queue = JobQueue(database)
     jobs = JobHandler(options, queue, None, Console(options), mirror)
-    loop = asyncio.new_event_loop()
-    work = loop.create_task(Worker(queue, jobs, 2, Heartbeat(0.5, 2.0)).run())
+    begun, tasks = threading.Event(), list[asyncio.Task[None]]()
 
-    def run() -> None:
+    async def work() -> None:
+        tasks.append(asyncio.ensure_future(Worker(queue, jobs, 2, Heartbeat(0.5, 2.0)).run(begun.set)))
         with suppress(asyncio.CancelledError):
-            loop.run_until_complete(work)
-        loop.close()
+            await tasks[0]
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=asyncio.run, args=(work(),))
     thread.start()
     try:
         yield jobs
     finally:
         jobs.stop()
-        loop.call_soon_threadsafe(work.cancel)
-        thread.join(60)
+        assert begun.wait(LONGEST)  # before that it must not be cancelled
+        tasks[0].get_loop().call_soon_threadsafe(tasks[0].cancel)
+        thread.join(LONGEST)
         assert not thread.is_alive()
         jobs.close()
 
@@ -436,11 +437,11 @@ def test_a_worker_goes_on_once_its_database_is_back(tmp_path: Path, monkeypatch:
             server.crash()
             server.start()
             plan = [*command, "plan", "--all", "--on", "queue", "--detailed-exitcode"]
-            ran = subprocess.run(plan, env=environ, capture_output=True, timeout=60, check=False)
+            ran = subprocess.run(plan, env=environ, capture_output=True, timeout=LONGEST, check=False)
             assert ran.returncode == 2
             assert worker.poll() is None
             worker.terminate()
-            assert worker.wait(60) == 0
+            assert worker.wait(LONGEST) == 0
         finally:
             worker.kill()
             worker.communicate()
