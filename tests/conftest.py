@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from policyctl.cli.main import run as run_main
 from tests.examples import FEW, USUAL, examples
@@ -92,13 +93,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Collecting makes thousands of tests and no garbage. The garbage collector need not visit them meanwhile, nor later.
 
     Most of what a test leaves behind goes without it, so it then visits the rest more rarely than usual."""
     gc.disable()
     try:
-        return (yield)
+        found = yield
+        if any(map(_is_random, session.items)):
+            _have_sources_read()
+        return found
     finally:
         gc.freeze()
         gc.enable()
@@ -134,6 +138,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     finally:
         sys.settrace(here)
         threading.settrace(in_threads)
+
+
+@settings(max_examples=1, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.none())
+def _have_sources_read(_: None) -> None:
+    """Hypothesis reads the modules of the package at its first test, for constants to try. In Python 3.11 that fails if a
+    traceback is formatted meanwhile, as for garbage that is collected. And so all tests try the same constants, in any order.
+    """
 
 
 def _is_random(item: pytest.Item) -> bool:
