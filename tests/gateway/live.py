@@ -23,6 +23,7 @@ from policyctl.gateway.observed import EventLog, Lines, Observer
 from policyctl.gateway.relay import Upstreams
 from policyctl.gateway.run import configure, listen, url_of
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
+from tests.patience import LONGEST
 
 Writer = asyncio.StreamWriter
 Act = Callable[[Writer, dict[str, Any]], Awaitable[None]]  # writes an answer to a body; what it leaves open is closed
@@ -135,13 +136,12 @@ class Running:
     waits: list[float] = field(default_factory=list)
 
     def take(self, policies: Mapping[str, Any], *models: str, **more: Any) -> None:
-        """Run these policies from now on (bodies by bare name); their models are the upstream's."""
+        """Run these policies from now on (bodies by bare name); their models are the upstream's, and `more` is of the first."""
         documents = {
             f"virtual-policy/{name}": {"name": f"virtual-policy/{name}", "policy": body} for name, body in policies.items()
         }
-        self.app.table = RouteTable(
-            PolicySnapshot(documents, {name: Upstream(name, name, self.upstream.base, **more) for name in models})
-        )
+        upstreams = {name: Upstream(name, name, self.upstream.base, **(more if name == models[0] else {})) for name in models}
+        self.app.table = RouteTable(PolicySnapshot(documents, upstreams))
         self.waits.clear()
 
     def chat(self, model: str = "p", **more: Any) -> httpx.Response:
@@ -150,7 +150,7 @@ class Running:
 
     def call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run something in the loop, and wait for it."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(LONGEST)
 
 
 @contextmanager
@@ -185,20 +185,20 @@ def running(
     listener = listen("127.0.0.1", 0)
     listener.listen(2048)
     url, log = url_of(listener), list[dict[str, Any]]()
-    server, task, behind = asyncio.run_coroutine_threadsafe(start(), loop).result(10)
+    server, task, behind = asyncio.run_coroutine_threadsafe(start(), loop).result(LONGEST)
     reading = threading.Thread(target=_keep_lines, args=(reads, log), daemon=True)
     reading.start()
     try:
-        with httpx.Client(base_url=url, trust_env=False, timeout=30) as client:
+        with httpx.Client(base_url=url, trust_env=False, timeout=LONGEST) as client:
             yield Running(app, upstream, url, loop, client, log, waits)
     finally:
         server.should_exit = True
-        asyncio.run_coroutine_threadsafe(_end(task, behind), loop).result(20)
+        asyncio.run_coroutine_threadsafe(_end(task, behind), loop).result(LONGEST)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(LONGEST)
         loop.close()
         os.close(writes)
-        reading.join(10)
+        reading.join(LONGEST)
 
 
 async def _end(task: asyncio.Task[None], behind: asyncio.Server) -> None:
