@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
@@ -61,8 +61,10 @@ class PostgresServer:
             os.chown(folder, user.pw_uid, user.pw_gid)
         self._process: subprocess.Popen[str] | None = None
         self._numbers = itertools.count(1)
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self._held = socket.socket()  # keeps the port while nothing runs there: another process might be given it
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as PostgreSQL does, so that it may listen there
+        self._held.bind(("127.0.0.1", 0))
+        self.port = self._held.getsockname()[1]
         self._run("initdb", "--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", self._data)
         (self._data / "pg_hba.conf").write_text(_ACCESS)
 
@@ -121,10 +123,11 @@ class PostgresServer:
         self._process.wait(LONGEST)
         self._process = None
 
-    def stop(self) -> None:
-        """End it if it runs."""
+    def close(self) -> None:
+        """End it if it runs, and give its port back."""
         if self._process is not None:
             self.crash(signal.SIGINT)
+        self._held.close()
 
     def _program(self, name: str) -> Path:
         folder = programs()
@@ -140,10 +143,9 @@ class PostgresServer:
 @contextmanager
 def running_postgres(*, durable: bool = False) -> Iterator[PostgresServer]:
     """A server for one test or more; its data is deleted afterwards."""
-    with tempfile.TemporaryDirectory(prefix="postgres-") as folder:  # not pytest's, which is closed to other users
-        server = PostgresServer(Path(folder), durable=durable)
+    with (
+        tempfile.TemporaryDirectory(prefix="postgres-") as folder,  # not pytest's, which is closed to other users
+        closing(PostgresServer(Path(folder), durable=durable)) as server,
+    ):
         server.start()
-        try:
-            yield server
-        finally:
-            server.stop()
+        yield server
