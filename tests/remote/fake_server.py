@@ -135,10 +135,13 @@ def standing_in(handler: Handler, *, tls: bool = False) -> Iterator[StandIn]:
         server.close()
 
 
+@cache
 def closed_port() -> int:
-    """A port on which nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
+    """A port on which nothing listens. It is kept, so that no other process is given it."""
+    kept = socket.socket()
+    atexit.register(kept.close)
+    kept.bind(("127.0.0.1", 0))
+    port: int = kept.getsockname()[1]
     return port
 
 
