@@ -475,6 +475,7 @@ def test_why_there_is_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
         async with connected(echo) as (pool, model):
             found = await why(pool, model.url.replace("http:", "https:"))  # it waits for a request, not for TLS
         assert (type(found), str(found)) == (NoConnection, "there was no connection within 0.2 s")
+        monkeypatch.setattr(pools, "CONNECT_SECONDS", LONGEST)
         assert str(await why(pool, model.url)) == "Connection refused"
         assert str(await why(pool, "http://nothing.invalid/")) == "the host is not known"
 

@@ -15,8 +15,9 @@ from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote, Sender
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
+from tests.patience import LONGEST
 
-SHORT = httpx.Timeout(0.25, connect=5)  # only a server that hangs on purpose is waited for
+SHORT = httpx.Timeout(1.0, connect=LONGEST)  # only a server that hangs on purpose is waited for
 
 
 @dataclass

@@ -38,7 +38,7 @@ def test_a_delivery_ends_at_its_deadline_however_the_answer_drips(begins: bytes)
 def test_what_is_answered_is_delivered_whatever_follows() -> None:
     began = time.monotonic()
     with dripping(WHOLE) as drip:
-        assert post_once(drip.url, BODY, {}, 0.3) == 200
+        assert post_once(drip.url, BODY, {}, 2.0) == 200
     assert time.monotonic() - began < LONGEST
 
 
@@ -56,7 +56,7 @@ def test_a_certificate_that_is_not_trusted_is_named_without_the_host(monkeypatch
 def test_a_receiver_that_drips_is_broken_and_is_sent_the_same_message_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "DELIVERY_SECONDS", 0.2)
+    monkeypatch.setattr(notify, "DELIVERY_SECONDS", 1.0)
     with dripping() as drip:
         watching = Watching(tmp_path / "state", Receiver("slow", drip.url))
         watching.put("eu")
@@ -86,7 +86,7 @@ def test_a_receiver_that_drips_holds_up_no_other(tmp_path: Path) -> None:
 
 def test_the_end_waits_for_no_receiver_and_loses_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that was maybe delivered is sent again by the next watch, with the same id; others were sent at the end."""
-    monkeypatch.setattr(notify, "LAST_SECONDS", 2.0)  # enough for the other receiver on a busy machine
+    monkeypatch.setattr(notify, "LAST_SECONDS", 5.0)  # enough for the other receiver on a busy machine
     times, folder = count(0.0, 2 * GATHER_SECONDS), tmp_path / "state"
     began = time.monotonic()
     with dripping() as drip, receiving() as hook:
@@ -110,7 +110,7 @@ def test_the_end_waits_for_no_receiver_and_loses_no_message(tmp_path: Path, monk
 def test_a_receiver_that_drips_at_the_last_try_does_not_hold_up_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "LAST_SECONDS", 0.3)
+    monkeypatch.setattr(notify, "LAST_SECONDS", 2.0)
     began, folder = time.monotonic(), tmp_path / "state"
     with dripping() as drip:
         with Notifier([Receiver("slow", drip.url)], StateFolder(folder)) as notifier:

@@ -336,7 +336,7 @@ def test_two_issues_of_one_watch_become_one(forge: Forge, tmp_path: Path) -> Non
 def test_a_service_that_drips_holds_up_neither_others_nor_the_end(
     forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notify, "DELIVERY_SECONDS", 0.3)
+    monkeypatch.setattr(notify, "DELIVERY_SECONDS", 2.0)
     began = time.monotonic()
     with dripping() as drip, receiving() as hook:
         monkeypatch.setenv("GITHUB_API_URL" if forge.kind == "github" else "CI_API_V4_URL", drip.url.rstrip("/"))
