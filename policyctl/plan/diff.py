@@ -299,9 +299,10 @@ def _at(value: Any, path: Any) -> Any:
 def _as_text(path: tuple[str, ...]) -> str:
     """`policy.targets[google/gemini].weight`: keys joined by dots, labels in brackets; a key that reads otherwise is quoted."""
     text = ""
+    ours = path[0] == "policy"  # of a model, any key may be called as the order is
     for position, part in enumerate(path):
-        is_label = path[0] == "policy" and path[position - 1] == "targets"
-        key = part if is_label or part == ORDER or _KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False)
+        is_label = ours and position > 0 and path[position - 1] == "targets"
+        key = part if is_label or (ours and part == ORDER) or _KEY.fullmatch(part) else json.dumps(part, ensure_ascii=False)
         text += f"[{part}]" if is_label else f".{key}" if text else key
     return text
 

@@ -139,7 +139,7 @@ def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple
     """A field's values before and after, as text. An order that is absent is one that makes no difference."""
     from policyctl.plan.diff import ORDER
 
-    if field.path.endswith(ORDER):
+    if field.path.startswith("policy.") and field.path.endswith(ORDER):
         before, after = ("any" if order is None else escape(order) for order in (field.before, field.after))
         return before, after
     if field.path.removeprefix("provider_config.") in SECRETS:  # never more than whether it is set

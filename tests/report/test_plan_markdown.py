@@ -20,7 +20,7 @@ from policyctl.report.plan_items import shape
 from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, Room, plan_markdown
 from policyctl.report.plan_view import PlanView
 from tests import strategies as some
-from tests.builders import body, policy, row
+from tests.builders import body, model, model_row, policy, row
 from tests.examples import examples
 from tests.report.github_html import TAGS, Page
 from tests.report.plans import CASES, PLANS, balanced, reviewed
@@ -351,3 +351,17 @@ def test_the_verdict_fits_in_the_least_room(texts: list[str]) -> None:
     text = page(review, LEAST_BYTES)
     assert len(text.encode()) <= LEAST_BYTES
     assert Page(text).wrong == []
+
+
+def test_a_setting_of_a_model_that_is_called_as_an_order_of_targets_is_shown_as_a_setting() -> None:
+    """An order that is absent is any; another setting that is absent is not there."""
+    config = {"targets order": 5, "policy": {"targets": [1]}}
+    added = page(reviewed([model("a/b", config=config)], [], Settings(models=True)))
+    assert '+ config."targets order": 5\n' in added
+    removed = page(reviewed([model("a/b")], [model_row("a/b", config={"targets order": "any"})], Settings(models=True)))
+    assert '- config."targets order": any\n' in removed
+
+
+def test_a_policy_without_targets_gets_some() -> None:
+    live = {"id": "1", "name": "a", "policy": {"strategy": {"mode": "single"}}}
+    assert "+ policy.targets" in page(reviewed([policy("a", "x/y")], [live]))
