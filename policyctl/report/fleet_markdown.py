@@ -7,12 +7,12 @@ environment, what does not fit is left out in whole blocks and counted, and then
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from policyctl.ci.comments import opening_of_several
 from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import FleetResult
 from policyctl.policy.findings import listed
-from policyctl.policy.names import bare_name
 from policyctl.report.environments import NONE_AFFECTED
 from policyctl.report.fleet import changes_text, other_lines
 from policyctl.report.fleet_view import (
@@ -54,7 +54,6 @@ from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TI
 _KINDS = 20  # rows of the table of environments
 _IN_HEAD = 3  # environments, or kinds of plans, that the headline names
 _REMOTES = 6
-_CHANGED = 20  # policies that the list of environments names for a kind of plan
 _TITLES = {
     "overridden": f"> [!IMPORTANT]\n> {OVERRIDES_TITLE}",
     "failed": f"> [!CAUTION]\n> {TESTS_TITLE}",
@@ -85,8 +84,9 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
     alerts = [_lines(alert, kinds, above, "> ") for alert in STOPPING]
     environments, table = _environments(kinds, above), _differences(fleet, above)
     left.left += above.left
-    items = [item for item, _ in changes_of(kinds)]
-    lists = [kind.names for kind in kinds] + [item.where for item in items]
+    items = [replace(item, plans=_plans(item.where, kinds)) for item, _ in changes_of(kinds)]
+    alerted = [names for alert in (OVERRIDDEN, *STOPPING, *WORTH_KNOWING) for _, names in merged_lines(kinds, alert.lines)]
+    lists = [*(kind.names for kind in kinds), *(item.where for item in items), *alerted]
     every = _every_environment(kinds, left) if any(len(names) > NAMED for names in lists) else ""
     riskiest, others = fitted(*parted(items), left)
     missing = riskiest.missing + others.missing
@@ -147,7 +147,8 @@ def _failures(fleet: FleetResult, room: Room) -> str:
 
 def _lines(alert: Alert, kinds: Sequence[PlanKind], room: Room, quoted: str = "") -> str:
     everywhere = sum(len(kind.names) for kind in kinds)
-    lines = [located(line, names, everywhere) for line, names in merged_lines(kinds, alert.lines)]
+    found = merged_lines(kinds, alert.lines)
+    lines = [located(line, names, everywhere, _plans(names, kinds)) for line, names in found]
     return listed_lines(_TITLES[alert.kind], lines, room, quoted)
 
 
@@ -202,13 +203,33 @@ def _cell(text: str, field: str) -> str:
     return f"{code(before)} → **{code(after)}**" if arrow else code(text)
 
 
+def _plans(names: Sequence[str], kinds: Sequence[PlanKind]) -> str:
+    """Which plans some environments have, by number, where not all of the environments are named; else empty."""
+    if len(names) <= NAMED:
+        return ""
+    taken = set(names)
+    numbers = [number for number, kind in enumerate(kinds, 1) if not taken.isdisjoint(kind.names)]
+    return f" ({'plan' if len(numbers) == 1 else 'plans'} {_ranges(numbers)})"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """`1, 3 to 5, 9`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+
+
 def _every_environment(kinds: Sequence[PlanKind], room: Room) -> str | None:
-    """Every environment that changes by name, where some are only counted elsewhere on the page; None if that does not fit."""
-    lines = []
-    for kind in kinds:
-        changed = listed([bare_name(change.name) for change in kind.review.plan.changes], _CHANGED)
-        what = f"{changes_text(kind.environments[0]) or 'nothing to apply'}{f' ({prose(changed)})' if changed else ''}"
-        lines.append(f"- {what}: {', '.join(map(code, kind.names))}\n")
+    """The environments that change by name and by plan, where some are only counted elsewhere on the page; None if that does
+    not fit."""
+    lines = [
+        f"- plan {number}, {changes_text(kind.environments[0]) or 'nothing to apply'}: {', '.join(map(code, kind.names))}\n"
+        for number, kind in enumerate(kinds, 1)
+    ]
     number = sum(len(kind.names) for kind in kinds)
     text = f"<details><summary>{count(number, 'environment')} by name</summary>\n\n{''.join(lines)}\n</details>\n\n"
     return next(room.take([text]))

@@ -120,9 +120,9 @@ def reasons_of(fleet: FleetResult) -> list[tuple[str, list[str]]]:
     return found + ([(f"not begun: {held[0].reason}", [one.name for one in held])] if held else [])
 
 
-def located(line: str, names: Sequence[str], everywhere: int) -> str:
-    """A line with the environments that it is about, unless these are all."""
-    return line if len(names) == everywhere else f"{names_text(names)}: {line}"
+def located(line: str, names: Sequence[str], everywhere: int, plans: str = "") -> str:
+    """A line with the environments that it is about, unless these are all. `plans` shows which these are."""
+    return line if len(names) == everywhere else f"{names_text(names)}{plans}: {line}"
 
 
 class Alert(NamedTuple):

@@ -31,7 +31,7 @@ class Item:
 
     `effect` is the effect on traffic (None: not known, or the policy is not live), `risk` the worst of it, `before` and
     `after` the policy on both sides. `bound` is False for a policy outside this directory, to which its guards do not apply.
-    `where` are the environments that it is for, on a page of several.
+    `where` are the environments that it is for, on a page of several; `plans` shows which these are where not all are named.
     """
 
     action: Action | Literal["affected"]
@@ -49,6 +49,7 @@ class Item:
     users: str = ""  # who uses it, if any consumer is known
     lost: str = ""  # what these lose
     where: tuple[str, ...] = ()
+    plans: str = ""
     moved: str = ""  # who moved it, if that was looked for
 
     @property
@@ -136,7 +137,7 @@ def opened(item: Item) -> str:
     Nothing in it is cut but the files' names: who merges the change approves what this shows.
     """
     change, name = item.change, html_code(bare_name(item.name), None)
-    where = f" · {named(item.where, html_code)}" if item.where else ""
+    where = f" · {named(item.where, html_code)}{item.plans}" if item.where else ""
     if change is None:
         way = _way(item.through, html_code)
         free = "" if item.bound else f" {prose(UNBOUND)}"

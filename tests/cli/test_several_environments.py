@@ -279,7 +279,7 @@ def test_the_report_has_a_row_or_a_case_for_each_environment(fleet: Project, pol
     assert "### policyctl: 1 of 12 environments failed; changes in 10 of 12 environments; 1 suspended\n" in page
     added = "<b>add</b> <code>anygem</code> in <code>policies/anygem.yaml</code>"
     assert re.findall("<summary>(.*)</summary>", page) == [
-        f"{added} · <code>t-a0</code>, <code>t-a2</code>, <code>t-a5</code> and 5 more",
+        f"{added} · <code>t-a0</code>, <code>t-a2</code>, <code>t-a5</code> and 5 more (plan 1)",
         f"{added} · <code>t-a1</code>, <code>t-a11</code>",
         "10 environments by name",
     ]

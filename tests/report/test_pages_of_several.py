@@ -13,7 +13,7 @@ from policyctl.ci.comments import shown_in
 from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import Review
-from policyctl.plan.settings import Limits, Settings
+from policyctl.plan.settings import Limits, Override, Settings
 from policyctl.report.fleet import fleet_text, planned
 from policyctl.report.fleet_html import fleet_html
 from policyctl.report.fleet_markdown import fleet_markdown
@@ -204,6 +204,39 @@ def test_environments_that_are_not_named_are_not_approved() -> None:
     assert approves(text) == NONE
     assert "The page has no room for the name of every environment that changes, so merging it approves no plan." in text
     assert approves(page(fleet_of(reviews), 60_000)) != NONE
+
+
+@cache
+def moved(*names: str) -> Review:
+    """A plan that changes these policies, and more others than a list would name."""
+    others = [f"p{number}" for number in range(30)]
+    rows = [row(name, "a") for name in (*others, *"xy", *"123456")]
+    return reviewed([policy(name, "b" if name in {*others, *names} else "a") for name in (*others, *"xy", *"123456")], rows)
+
+
+def test_two_plans_that_change_the_same_in_other_environments_never_have_one_page() -> None:
+    """However many environments a change is for, and however many plans there are."""
+    many = {**dict.fromkeys("abc", moved("x", "y")), **{f"k{number}": moved(number) for number in "123456"}}
+    swapped = [fleet_of({**many, "dev": moved(one), "prod": moved(other)}) for one, other in ("xy", "yx")]
+    pages = [page(fleet, 200_000) for fleet in swapped]
+    assert [approves(text) for text in pages] == [fleet.digest for fleet in swapped]
+    one, other = (re.sub("sha256:[0-9a-f]+", "", text) for text in pages)
+    assert one != other
+    # By name as well, not only by number.
+    heads = re.findall("<code>[xy]</code> in .* · (.*)</summary>", one)
+    assert [re.sub("</?code>", "", head) for head in heads] == [
+        "a, b, c and 1 more (plans 1, 8)",
+        "a, b, c and 1 more (plans 1, 9)",
+    ]
+    assert "- plan 8, 31 to update: `dev`\n- plan 9, 31 to update: `prod`\n" in one
+
+
+def test_an_override_for_many_environments_shows_for_which() -> None:
+    allowed = (Override("--max-removes", "12"),)
+    plans = {name: split(0.4 if name in "abc" else 0.1) for name in "abcde"}
+    for name in "abcd":
+        plans[name] = plans[name]._replace(plan=plans[name].plan._replace(overrides=allowed))
+    assert "> - `a`, `b`, `c` and 1 more (plans 1 to 2): `--max-removes` 12\n" in page(fleet_of(plans))
 
 
 def test_a_run_with_a_failure_or_against_a_revision_approves_nothing_on_either_page() -> None:
