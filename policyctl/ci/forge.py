@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count, islice
@@ -36,12 +36,14 @@ class Comment(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A person's comment on a pull request: their name and id at the service, the text, and when it was written, if known."""
+    """A person's comment on a pull request: their name and id at the service, the text, when it was written, if known, and
+    whether it may have been edited since, maybe by others."""
 
     who: str
     id: str
     text: str
     when: datetime | None
+    edited: bool
 
 
 class Merge(NamedTuple):
@@ -227,7 +229,7 @@ class ForgeClient(ABC):
         """The rows that have an author."""
         key, name = self.author
         return [
-            Remark(who, str(row[key].get("id")), str(row.get("body") or ""), moment_in(row, "created_at"))
+            Remark(who, str(row[key].get("id")), str(row.get("body") or ""), moment_in(row, "created_at"), _is_edited(row))
             for row in rows
             if (who := text_in(row, key, name))
         ]
@@ -285,6 +287,11 @@ def newest_first(
             heappush(waiting, (-when.timestamp() if when else 0.0, -number, merge))
     while waiting:
         yield heappop(waiting)[-1]
+
+
+def _is_edited(row: Mapping[str, Any]) -> bool:
+    created, updated = moment_in(row, "created_at"), moment_in(row, "updated_at")
+    return created is None or updated is None or updated - created >= timedelta(seconds=1)  # it is not written at once
 
 
 def moment_in(row: Mapping[str, Any], key: str) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -439,6 +440,20 @@ def test_what_is_not_an_override_is_reported_and_overrides_nothing(text: str, sa
     assert (ran.code, json.loads(Path("overrides.json").read_text("utf-8"))["overrides"]) == (0, [])
     assert "what ana allows does not count: " in ran.err
     assert said in ran.err
+
+
+@pytest.mark.parametrize("seconds", [1, 3_600])
+def test_a_comment_that_was_edited_allows_nothing(seconds: int, work: Work) -> None:
+    """People who may write to a repository may edit what others wrote there, also the person who opened the pull request."""
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    row = work.forge.write("I will look at it tomorrow.", "ana")
+    written = datetime.fromisoformat(row["created_at"])
+    row |= {"body": ALLOW, "updated_at": (written + timedelta(seconds=seconds)).isoformat()}
+    ran = work.policyctl("ci", "overrides", "--out", "overrides.json")
+    assert "what ana allows does not count: the comment was edited, maybe by others; write a new one\n" in ran.err
+    assert overrides(work) == []
+    work.forge.write(ALLOW, "ana")
+    assert len(overrides(work)) == 2
 
 
 def test_overrides_come_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:

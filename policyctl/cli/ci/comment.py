@@ -12,7 +12,7 @@ import click
 
 from policyctl.ci import open_forge
 from policyctl.ci.comments import MARKER, approval_in, comment_marker, comment_text, is_in, is_of, outdated, shown_in
-from policyctl.ci.forge import Forge, NotAllowed
+from policyctl.ci.forge import Forge, NotAllowed, Remark
 from policyctl.cli.console import Console
 from policyctl.cli.environments import with_environments
 from policyctl.cli.github_actions import repository_path
@@ -257,8 +257,8 @@ def overrides(options: Options, out: Path, chosen: EnvironmentFilter) -> int:
 
     A comment counts if its author may approve the pull request: they may write to the repository and did not open the pull
     request. It counts for the commit that was the newest when it was written, and must be repeated for a later one. Nothing in
-    the branch itself counts. A comment that is deleted or edited counts as it is now. In a merge queue, the overrides in the
-    comment with the plan count.
+    the branch itself counts. A comment that was edited does not count, since others may edit it: write a new one. In a merge
+    queue, the overrides in the comment with the plan count.
     """
     console = Console(options)
     found: list[Override] = []
@@ -296,9 +296,8 @@ def _allowed(forge: Forge, console: Console) -> list[Override]:
     since = _since(forge, console) if asked else None
     known = dict[str, bool]()  # whether people may approve: comments may be many, and each question is a request
     for comment, commands in asked if since is not None else ():
-        if comment.when is None or since is None or comment.when <= since:
-            what = "; ".join(commands)
-            console.say(f"what {comment.who} allows does not count: {what!r} was given for an earlier commit; repeat it")
+        if why := _why_not(comment, since):
+            console.say(f"what {comment.who} allows does not count: {why}")
             continue
         if comment.who not in known and len(known) == _MOST_PEOPLE:
             console.say(
@@ -316,6 +315,14 @@ def _allowed(forge: Forge, console: Console) -> list[Override]:
             except UsageError as error:
                 console.say(f"what {comment.who} allows does not count: {error}")
     return list(found.values())
+
+
+def _why_not(comment: Remark, since: datetime | None) -> str | None:
+    """Why a comment does not count for the commit that is the newest since then; None if it does."""
+    if comment.when is None or since is None or comment.when <= since:
+        return f"{'; '.join(commands_in(comment.text))!r} was given for an earlier commit; repeat it"
+    # People who may write may edit what others wrote.
+    return "the comment was edited, maybe by others; write a new one" if comment.edited else None
 
 
 def _since(forge: Forge, console: Console) -> datetime | None:
