@@ -157,10 +157,47 @@ def test_the_default_branch_is_the_origin_s_else_the_checked_out_one(tmp_path: P
     git(tmp_path, "clone", "-q", str(upstream), str(clone))
     git(clone, "switch", "-qc", "fast")
     assert default_branch(clone) == "trunk"
+    git(clone, "worktree", "add", "--quiet", "-b", "beside", str(tmp_path / "beside"))
+    assert default_branch(tmp_path / "beside") == "trunk"
+    git(clone, "remote", "set-head", "origin", "--delete")
+    assert default_branch(clone) == "fast"
+    assert default_branch(tmp_path / "beside") == "beside"
     git(upstream, "switch", "-qc", "it's")
     assert default_branch(upstream) is None
-    monkeypatch.setenv("PATH", str(tmp_path))  # no git
-    assert default_branch(upstream) is None
+
+
+def test_git_is_not_asked_for_what_its_files_plainly_show(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(repository))  # no git
+        assert default_branch(repository) == "main"
+        with pytest.raises(UsageError, match="unknown git revision"):
+            Revision(repository, "refs/remotes/origin/HEAD")
+        (repository / ".git" / "reftable").mkdir()  # has the references, if there is one
+        assert default_branch(repository) is None
+        with pytest.raises(PolicyctlError, match="git is not installed"):
+            Revision(repository, "refs/remotes/origin/HEAD")
+    assert default_branch(repository) == "main"
+    with pytest.raises(UsageError, match="unknown git revision"):
+        Revision(repository, "refs/remotes/origin/HEAD")
+
+
+def test_a_reference_is_found_however_it_is_stored(repository: Path) -> None:
+    commit(repository)
+    git(repository, "worktree", "add", "--quiet", "-b", "beside", "tree")
+    for move in (
+        ("update-ref", "refs/topic", "HEAD"),
+        ("pack-refs", "--all", "--prune"),
+        ("update-ref", "-d", "refs/heads/beside"),
+    ):
+        git(repository, *move)
+        for name in ("refs/topic", "refs/heads/main", "refs/heads/beside", "refs/heads/mai"):
+            ids = git(repository, "for-each-ref", "--format=%(objectname)", name).split()
+            for folder in (repository, repository / "tree"):
+                if ids:
+                    assert Revision(folder, name).commit == ids[0]
+                else:
+                    with pytest.raises(UsageError, match="unknown git revision"):
+                        Revision(folder, name)
 
 
 def test_that_an_object_is_missing_is_not_remembered(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -74,6 +74,34 @@ def plain_head(folder: Path) -> str | None:
     return found if FULL_ID.fullmatch(found) else None
 
 
+def plain_link(folder: Path, reference: str) -> str | None:
+    """What the files of a repository that git stores there plainly have as the target of a symbolic reference; empty if it is
+    none, and None if git has to be asked."""
+    file = (folder if reference == "HEAD" else _shared(folder)) / reference
+    if file.is_symlink() or _has_tables(folder):
+        return None
+    found = _text(file) or ""
+    return found.removeprefix("ref: ") if found.startswith("ref: ") else ""
+
+
+def plainly_lacks(folder: Path, reference: str) -> bool:
+    """Whether the files of a repository that git stores there plainly have no such reference, with its name in full."""
+    shared = _shared(folder)
+    if _has_tables(folder) or any(os.path.lexists(place / reference) for place in (folder, shared)):
+        return False
+    try:
+        return os.fsencode(f" {reference}\n") not in (shared / "packed-refs").read_bytes()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _has_tables(folder: Path) -> bool:
+    """Whether a repository has its references in tables, which only git reads."""
+    return (_shared(folder) / "reftable").exists()
+
+
 def is_ours(top: Path) -> bool:
     """Whether the working tree, its `.git` and its target belong to the user, by git's own rule.
 

@@ -7,11 +7,13 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from policyctl.errors import PolicyctlError, UsageError
+from policyctl.load.git import plain_link
 from policyctl.load.git.repository import Repository, find_repository
 from policyctl.load.git.revision import commit_of, entries_at, required_repository
 
@@ -324,17 +326,15 @@ def checked_out(directory: Path) -> tuple[str, ...]:
 
 
 def default_branch(directory: Path) -> str | None:
-    """The branch that changes are merged into: the default branch of `origin`, else the checked out one.
-
-    None if git does not know it, or its name has characters other than letters, digits and `_ . / -`.
-    """
-    for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
-        try:
-            found = required_repository(directory)[0].output("symbolic-ref", "--quiet", reference)
-        except PolicyctlError:
-            continue
-        name = found.decode(errors="replace").strip().removeprefix(before)
-        return name if _BRANCH.fullmatch(name) else None
+    """The branch that changes are merged into: the default branch of `origin`, else the checked out one; None if git does not
+    know it, or its name has characters other than letters, digits and `_ . / -`."""
+    with suppress(PolicyctlError):
+        repository = required_repository(directory)[0]
+        for reference, before in (("refs/remotes/origin/HEAD", "refs/remotes/origin/"), ("HEAD", "refs/heads/")):
+            if (found := plain_link(repository.git_folder, reference)) is None:
+                found = repository.run("symbolic-ref", "--quiet", reference).stdout.decode(errors="replace").strip()
+            if found:
+                return name if _BRANCH.fullmatch(name := found.removeprefix(before)) else None
     return None
 
 

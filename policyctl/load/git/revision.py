@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from policyctl.errors import PolicyctlError, Refused, UsageError
-from policyctl.load.git import FULL_ID, plain_head
+from policyctl.load.git import FULL_ID, plain_head, plainly_lacks
 from policyctl.load.git.repository import WHOLE_HISTORY, Repository, find_repository, named_in
 from policyctl.load.urls import revision_error
 
@@ -71,6 +71,8 @@ def _is_one_thing(repository: Repository, name: str) -> bool:
     """
     if not name or name in ("HEAD", "@") or FULL_ID.fullmatch(name):
         return True
+    if name.startswith("refs/") and plainly_lacks(repository.git_folder, name):
+        return False
     places = {place.format(name): what for place, what in _PLACES.items()}
     listed = _references(repository, name, *places)  # a name has no wildcards, so nothing else matches
     if name.startswith(_FROM_REFS):  # git looks there first, and a tag may have that name too
