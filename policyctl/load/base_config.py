@@ -23,7 +23,7 @@ from policyctl.load.urls import LOCAL, is_http
 from policyctl.plan.approval import of_several
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text, digest
-from policyctl.policy.findings import HIDDEN
+from policyctl.policy.findings import HIDDEN, which_of
 
 _MOST_CHANGES = 500  # commits to examine for how a remote was reached
 _TEMPLATES = "templates."  # begins the origin of a setting
@@ -143,8 +143,9 @@ def _once_a_template(fields: Sequence[FieldChange], then: Config, now: Config) -
         found.setdefault((place, moved, canonical_text([one.before, one.after])), []).append((name, one))
     for (place, moved, _), same in found.items():
         names = [name for name, _ in same]
-        which = ", ".join(names) if moved else _which(names, _having(place.template, then, now))
-        path = f"{place.setting} of {which}" if moved else f"{dotted('templates', place.template)}.{place.setting} ({which})"
+        which = ", ".join(names) if moved else which_of(names, _having(place.template, then, now))
+        template = f"{dotted('templates', place.template)}.{place.setting} ({len(names):,} environments: {which})"
+        path = f"{place.setting} of {which}" if moved else template
         yield same[0][1] if len(same) == 1 else same[0][1]._replace(path=path)
 
 
@@ -170,13 +171,6 @@ def _having(template: str, then: Config, now: Config) -> list[str]:
     """The environments that are in both configurations, and have or had settings from a template."""
     both = (name for name in now.origins if name in then.origins)
     return [name for name in both if f"{_TEMPLATES}{template}" in _templates_of(name, then) | _templates_of(name, now)]
-
-
-def _which(names: Sequence[str], having: Sequence[str]) -> str:
-    """`3 environments: all`, `all but prod`, or their names, whichever is shorter: what is approved must show which."""
-    others = [name for name in having if name not in {*names}]
-    listed, rest = ", ".join(names), f"all but {', '.join(others)}" if others else "all"
-    return f"{len(names):,} environments: {min(listed, rest, key=len)}"
 
 
 def _templates_of(name: str, config: Config) -> frozenset[str]:

@@ -72,6 +72,13 @@ def listed(names: Collection[str], most: int = MOST_LISTED) -> str:
     return ", ".join([*names][:most]) + more
 
 
+def which_of(names: Collection[str], every: Iterable[str]) -> str:
+    """Which of them all are meant, none left out: `all`, `all but prod`, or their names, whichever is shorter."""
+    chosen = {*names}
+    others = [name for name in every if name not in chosen]
+    return min(", ".join(names), f"all but {', '.join(others)}" if others else "all", key=len)
+
+
 _LONGEST = 60  # characters of a value that a hint repeats
 _NUMBERS = ("int_type", "float_type")
 _MAPPINGS = ("model_type", "model_attributes_type", "dict_type")

@@ -32,6 +32,7 @@ from policyctl.plan.change import Desired
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import canonical_text
+from policyctl.policy.findings import which_of
 from policyctl.policy.live import UnreadableRow, row_name
 from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
 from policyctl.remote.protocol import Closing
@@ -220,7 +221,6 @@ class _Contents:
 
 _Models = Mapping[str, frozenset[tuple[str, str]]]  # by a model's short name its settings, with where they lead
 _UNREAD = FieldChange("models", None, "where the gateway sends requests may change: the files of the base cannot be read")
-_NAMED = 3  # environments in a row
 
 
 class _Addresses:
@@ -281,7 +281,10 @@ def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[Fie
             found.setdefault(row, []).append(name)
     if old.unread:
         found[_UNREAD] = [*now.environments]
-    return tuple(_naming(row, names, len(now.environments)) for row, names in found.items())
+    every = [*now.environments]
+    return tuple(
+        row if names == every else row._replace(path=f"{row.path} in {which_of(names, every)}") for row, names in found.items()
+    )
 
 
 def _leave_out_equal(own: Files, old: Files) -> None:
@@ -306,8 +309,3 @@ def _texts(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
     for key, text in sorted(settings):
         found[key] = f"{found[key]}, {text}" if key in found else text
     return found
-
-
-def _naming(row: FieldChange, names: Sequence[str], every: int) -> FieldChange:
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return row if len(names) == every else row._replace(path=f"{row.path} in {', '.join(names[:_NAMED])}{more}")

@@ -96,6 +96,30 @@ def test_a_variable_that_leads_it_elsewhere_counts_and_its_environment_is_named(
     assert row in shown(policyctl, "--all")
 
 
+SIX = ("d1", "d2", "d3", "d4", "gw", "prod")
+WHICH = {
+    "d1, d4, prod, gw": "all but d2, d3",
+    "d1, d2, d3, d4": "d1, d2, d3, d4",
+    "d1, d2, d3, d4, gw": "all but prod",
+    "d1, d2, prod": "d1, d2, prod",
+}
+
+
+@pytest.mark.parametrize("led", WHICH)
+def test_it_shows_which_of_many_environments_are_led_elsewhere(led: str, branch: Project, policyctl: Policyctl) -> None:
+    def environments(*evil: str) -> str:
+        hosts = {name: "evil" if name in evil else "good" for name in SIX}
+        return "".join(f"  {name}: {{vars: {{host: {host}}}}}\n" for name, host in hosts.items())
+
+    branch.write("m.yaml", MODEL.replace("HOST", "https://{{ host }}.example/v1"))
+    branch.write("policyctl.yaml", f"environments:\n{environments()}")
+    commit(branch.folder)
+    git(branch.folder, "branch", "-f", "main")
+    branch.write("policyctl.yaml", f"environments:\n{environments(*led.split(', '))}")
+    row = f"models.openai/m.custom_host in {WHICH[led]}: https://good.example/v1 → https://evil.example/v1"
+    assert row in shown(policyctl, "--env", "prod")
+
+
 ENVIRONMENTS = """\
 environments:
   prod: {vars: {host: prod}}
