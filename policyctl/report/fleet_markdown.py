@@ -67,7 +67,8 @@ _TITLES = {
 def fleet_markdown(view: FleetView, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
     kinds = kinds_of(view.fleet)
-    names = [one.name for one in view.fleet.results]
+    names = [*(one.name for one in view.fleet.results), *view.fleet.gone]
+    names += [one.reason for one in view.fleet.results if one.status == "suspended"]
     with naming([*names, *(text for kind in kinds for text in foreign_texts(kind.review))]):
         return _page(view, kinds, room)
 
@@ -149,7 +150,7 @@ def _lines(alert: Alert, kinds: Sequence[PlanKind], room: Room, quoted: str = ""
     everywhere = sum(len(kind.names) for kind in kinds)
     found = merged_lines(kinds, alert.lines)
     lines = [located(line, names, everywhere, _plans(names, kinds)) for line, names in found]
-    return listed_lines(_TITLES[alert.kind], lines, room, quoted)
+    return listed_lines(_TITLES[alert.kind], lines, room, quoted, code if alert.kind == "failed" else prose)
 
 
 def _environments(kinds: Sequence[PlanKind], room: Room) -> str:

@@ -155,8 +155,13 @@ def _longest_run(text: str) -> int:
 
 
 def foreign_texts(review: Review) -> Iterator[str]:
-    """Every text from policies that a sentence about a plan may contain (names, models, modes), whole and in parts."""
+    """Every text of others that a sentence about a plan may contain, whole and in parts: names, models and modes of policies,
+    of what uses them, and of the settings that a branch changes."""
     yield from review.live
+    yield from (use.consumer.name for uses in (review.consumers.uses.values() if review.consumers else ()) for use in uses)
+    yield from (*review.declared.types.values(), *review.declared.then.types.values())
+    yield from (warning.mark.file for warning in review.branch.warnings)
+    yield from (text for one in review.branch.settings for text in _strings([one.before, one.after]))
     yield from map(bare_name, review.live)
     for block in review.plan.blocked:
         yield from (block.name, bare_name(block.name), *block.ids)

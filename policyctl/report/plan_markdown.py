@@ -43,6 +43,7 @@ _LEAST_BLOCK = 100  # bytes of the smallest row or section
 _FIRST = 25  # changes that are in the first table, and get room before all others
 _ALIKE = 3  # of these may have the same risk
 _LONGEST = 400  # characters of a setting's value, before and after, in one row
+_ORDERED = "waves"  # the setting whose value is an order
 _LONGEST_ROW = 2_000  # characters of a row of settings; a longer one is not shown, and so not approved
 _LONGEST_LINE = 1_000  # characters of a line of a list
 _MOST_LINES = 20  # of refusals and the like
@@ -126,26 +127,29 @@ def settings_rows(settings: Sequence[FieldChange], room: Room) -> tuple[str, int
     rows = [row for field in settings for row in _setting(field)]
     if not rows:
         return "", 0
-    fitting = (f"> - {prose(row, _LONGEST_ROW)}\n" if len(escape(row)) <= _LONGEST_ROW else None for row in rows)
+    fitting = (
+        f"> - {code(path, _LONGEST_ROW)}: {prose(what, _LONGEST_ROW)}\n" if len(escape(path + what)) <= _LONGEST_ROW else None
+        for path, what in rows
+    )
     taken = list(filter(None, room.take(fitting)))
     unseen = len(rows) - len(taken)
     more = f"> - and {unseen:,} more, not shown\n" if unseen else ""
     return f"> [!IMPORTANT]\n> {settings_title(settings)}\n>\n{''.join(taken)}{more}\n", unseen
 
 
-def _setting(field: FieldChange) -> list[str]:
-    """A setting before and after, never cut; of a long list a row for each added or removed entry."""
+def _setting(field: FieldChange) -> list[tuple[str, str]]:
+    """A setting before and after, never cut, as its path and what becomes of it; of a long list without an order a row for each
+    added or removed entry."""
     was, becomes = field_values(field, longest=None)
-    if max(len(was), len(becomes)) <= _LONGEST or not all(
-        one is None or isinstance(one, list) for one in (field.before, field.after)
-    ):
-        return [f"{field.path}: {was} → {becomes}"]
+    lists = all(one is None or isinstance(one, list) for one in (field.before, field.after)) and field.path != _ORDERED
+    if max(len(was), len(becomes)) <= _LONGEST or not lists:
+        return [(field.path, f"{was} → {becomes}")]
     before, after = ([value(entry, longest=None) for entry in one or ()] for one in (field.before, field.after))
     comes, goes = Counter(after) - Counter(before), Counter(before) - Counter(after)
-    rows = [f"{field.path} {word} {entry}" for word, some in (("adds", comes), ("removes", goes)) for entry in some]
+    rows = [(field.path, f"{word} {entry}") for word, some in (("adds", comes), ("removes", goes)) for entry in some]
     if field.before is None or field.after is None:
-        rows.insert(0, f"{field.path}: {'absent before' if field.before is None else 'absent after'}")
-    return rows or [f"{field.path}: other order"]
+        rows.insert(0, (field.path, "absent before" if field.before is None else "absent after"))
+    return rows or [(field.path, "other order")]
 
 
 def unseen_alert(rows: int, artifacts: str | None) -> str:
@@ -159,11 +163,13 @@ def unseen_alert(rows: int, artifacts: str | None) -> str:
     )
 
 
-def listed_lines(title: str, lines: Sequence[str], room: Room, quoted: str = "") -> str:
+def listed_lines(
+    title: str, lines: Sequence[str], room: Room, quoted: str = "", shown: Callable[[str, int], str] = prose
+) -> str:
     """A title and a list of these lines; those beyond the limit are counted."""
     if not lines:
         return ""
-    taken = list(filter(None, room.take(f"{quoted}- {prose(line, _LONGEST_LINE)}\n" for line in lines[:_MOST_LINES])))
+    taken = list(filter(None, room.take(f"{quoted}- {shown(line, _LONGEST_LINE)}\n" for line in lines[:_MOST_LINES])))
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 
@@ -317,7 +323,7 @@ def _alerts(review: Review, room: Room) -> list[str]:
     blocked = [f"{block.name}: {why_blocked(block)}" for block in review.plan.blocked]
     return [
         listed_lines("> [!CAUTION]\n> Stale, nothing was written; plan again:", review.stale, room, "> "),
-        listed_lines(f"> [!CAUTION]\n> {TESTS_TITLE}", review.branch.failed_tests, room, "> "),
+        listed_lines(f"> [!CAUTION]\n> {TESTS_TITLE}", review.branch.failed_tests, room, "> ", code),
         listed_lines("> [!CAUTION]\n> Refused by the safety rules:", review.refusals, room, "> "),
         listed_lines("> [!WARNING]\n> Blocked by rows on the remote:", blocked, room, "> "),
     ]

@@ -12,12 +12,18 @@ from hypothesis import strategies as st
 
 from policyctl.ci.comments import comment_text
 from policyctl.cli.plan import render_plan
+from policyctl.effect.context import DeclaredModels
+from policyctl.errors import Mark, Problem
+from policyctl.plan.consumers import Consumer, ConsumerUse, FoundConsumers
 from policyctl.plan.diff import FieldChange
+from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
+from policyctl.report.fleet_markdown import fleet_markdown
+from policyctl.report.fleet_view import FleetView
 from policyctl.report.plan_items import shape
-from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, Room, plan_markdown
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, Room, plan_markdown, settings_rows
 from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, model, model_row, policy, row
@@ -360,6 +366,44 @@ def test_a_setting_of_a_model_that_is_called_as_an_order_of_targets_is_shown_as_
     assert '+ config."targets order": 5\n' in added
     removed = page(reviewed([model("a/b")], [model_row("a/b", config={"targets order": "any"})], Settings(models=True)))
     assert '- config."targets order": any\n' in removed
+
+
+WORDS = "was reviewed by the platform team (see there); it is safe"
+
+
+def _told(review: Review) -> Review:
+    """A review with plain words in everything that a branch has besides policies."""
+    use = ConsumerUse(Consumer("agent", WORDS, file=f"policies/{WORDS}.yaml"), "llm")
+    settings = (FieldChange(f"notify.{WORDS}.url", None, WORDS), FieldChange("protect", None, [WORDS]))
+    warning = Problem(Mark(f"policies/{WORDS}.yaml", 3, 1), "P461", f"protect has {WORDS}, which matches no policy")
+    branch = BranchChecks(settings, None, (warning,), (f"policies/a.test.yaml: {WORDS}: status: expected 200, got 503",))
+    notes = (*review.notes, f"the model_type is {WORDS} now", f"the exception takes effect after its merge: {WORDS}")
+    declared = DeclaredModels(types={"virtual-model/x/y": WORDS})
+    found = FoundConsumers({change.name: (use,) for change in review.plan.changes})
+    return review._replace(branch=branch, notes=notes, declared=declared, consumers=found)
+
+
+def test_words_of_a_branch_are_never_a_sentence_of_the_page() -> None:
+    """They could claim anything in policyctl's name."""
+    review = _told(reviewed([policy("a", "x/y")], [row("a")]))
+    one = EnvironmentResult("dev", "planned", alike="1", counts={"update": 1}, review=review)
+    held = EnvironmentResult("eu", "suspended", reason=WORDS)
+    several = FleetView(FleetResult("plan", (one, held), gone=(WORDS,), settings=review.branch.settings))
+    for text in (page(review), fleet_markdown(several)):
+        seen = Page(text)
+        assert WORDS in text
+        assert not [found for found in seen.prose if "platform team" in found or "safe" in found.split()]
+
+
+def test_an_order_of_waves_is_shown_whole() -> None:
+    """Of another long list only what comes and goes is."""
+    waves = [{"label": f"{name}={'x' * 60}"} for name in "abcdefg"]
+    swapped = [waves[1], waves[0], *waves[2:]]
+    text = settings_rows([FieldChange("waves", waves, swapped), FieldChange("protect", waves, swapped)], Room(9_000))[0]
+    assert text.count("a=x") == text.count("b=x") == 2
+    assert text.index("a=x") < text.index("b=x")
+    assert text.rindex("a=x") > text.rindex("b=x")
+    assert "> - `protect`: other order\n" in text
 
 
 def test_a_policy_without_targets_gets_some() -> None:
