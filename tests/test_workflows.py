@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,12 @@ class Repository:
         self.forge.head = commit(self.upstream)
         git(self.upstream, "clone", "-q", ".", str(self.runner.checkout))
 
+    def begin(self) -> None:
+        """Have the history of main begin with what was written: no pull request showed its settings."""
+        shutil.rmtree(self.upstream / ".git")
+        shutil.rmtree(self.runner.checkout)
+        self.open()
+
     def write(self, name: str, text: str | None = None) -> None:
         (self.upstream / "policies" / f"{name}.yaml").write_text(text or POLICY.format(name), "utf-8")
 
@@ -287,7 +294,7 @@ def with_models(repository: Repository) -> None:
     add_models(repository.database, *({"name": f"virtual-model/{name}", "provider_config": {}} for name in others))
     repository.write("over", OVER)
     repository.write("model", MODEL.format(0.2))
-    repository.push()
+    repository.begin()
     *_, refused = repository.runner.github("apply")
     found = re.search(r"sha256:[0-9a-f]{64}", refused.said)
     assert found is not None, refused.said
@@ -607,7 +614,7 @@ def test_what_an_approver_lets_through_is_shown_and_applied(service: ServiceName
         put([row("example"), row("old")], repository.database)
         config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
         repository.write("policyctl", f"{config}limits: {{max_removes: 0}}\n")
-        repository.push()
+        repository.begin()
         repository.write("new")
         base = repository.propose()
 
@@ -646,7 +653,7 @@ def test_guards_do_not_block_the_way_back_after_an_emergency(github: Forge, tmp_
     repository.runner.audit = str(tmp_path / "audit.jsonl")
     config = (repository.upstream / "policies" / "policyctl.yaml").read_text("utf-8")
     repository.write("policyctl", f"{config}guards: {{max_traffic_shift: 10, deny_new: provider}}\n")
-    repository.push()
+    repository.begin()
     *_, first = repository.runner.github("apply")
     repository.runner.digest = digest_in(first.said)
     assert codes(repository.runner.github("apply")) == APPLIED
@@ -670,7 +677,7 @@ def with_dev_and_prod(folder: Path, forge: Forge, policyctl: Policyctl, environm
     repository = made(folder, forge, policyctl, environment)
     rows = (f"  {name}: {{remote: 'sqlite:///{folder}/{name}.db', scope: ['*']}}\n" for name in ("dev", "prod"))
     repository.write("policyctl", f"environments:\n{''.join(rows)}")
-    repository.push()
+    repository.begin()
     return repository
 
 

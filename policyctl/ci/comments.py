@@ -132,11 +132,11 @@ def outdated(old: str, link: str) -> str:
     return _ended(text, link, NONE)
 
 
-def applied(old: str, sentence: str, access: str, rules: str) -> str:
+def applied(old: str, sentence: str, commit: str) -> str:
     """A comment whose plan was applied, as a `sentence` shows: its approval is used up.
 
-    It keeps how the remote was reached (see `access_at`) and the safety `rules`, for the next run to compare."""
-    return f"{_tail(old)[0]}\n\n{sentence}\n\n{_encoded({'access': access, 'rules': rules})}<!-- policyctl {APPLIED} -->\n"
+    It keeps the last `commit` whose settings were approved: what changes them from there on must have been shown."""
+    return f"{_tail(old)[0]}\n\n{sentence}\n\n{_encoded({'commit': commit})}<!-- policyctl {APPLIED} -->\n"
 
 
 def begun(old: str, sentence: str, commit: str, changed: datetime | None) -> str:
@@ -256,8 +256,7 @@ def _read(line: str, approval: Approval) -> Approval:
             traffic=dict(data.get("traffic", {})),
             proposal=Proposal(**data["proposal"]) if "proposal" in data else None,
             terms=Terms(**data["terms"]) if "terms" in data else None,
-            access=data.get("access"),
-            rules=data.get("rules"),
+            commit=str(data.get("commit", "")),
             environments={str(name): int(number) for name, number in data.get("environments", {}).items()},
             begun=str(data.get("begun", "")),
             finished=bool(data.get("finished")),

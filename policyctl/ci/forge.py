@@ -47,12 +47,14 @@ class Remark(NamedTuple):
 
 
 class Merge(NamedTuple):
-    """A merged pull request: its number, its name for people, when it was merged, and which commit into which branch."""
+    """A merged pull request: its number, its name for people, when it was merged, which commit into which branch, and the
+    commit of that branch with which it was."""
 
     number: str
     name: str
     when: datetime | None
     what: Proposal
+    end: str
 
 
 class Proposed(NamedTuple):
@@ -270,7 +272,8 @@ class ForgeClient(ABC):
 def newest_first(
     rows: Iterable[dict[str, Any]], key: str, sign: str, proposed: Callable[[dict[str, Any]], Proposal]
 ) -> Iterator[Merge]:
-    """Merged pull requests from the newest down; `key` is that of their number, before which people write `sign`.
+    """Merged pull requests from the newest down; `key` is that of their number, before which people write `sign`. What was
+    neither merged with a commit of its own nor squashed ends with its own newest commit.
 
     The `rows` come as they were last updated, the newest first, and a remark by anyone counts as an update. So they are read
     until one was updated before a merge: none of the others was merged later than that.
@@ -283,7 +286,9 @@ def newest_first(
             yield heappop(waiting)[-1]
         if number not in known:
             known.add(number)
-            merge = Merge(str(number), f"{sign}{number}", when, proposed(row))
+            what = proposed(row)
+            end = text_in(row, "merge_commit_sha") or text_in(row, "squash_commit_sha") or what.head
+            merge = Merge(str(number), f"{sign}{number}", when, what, end)
             heappush(waiting, (-when.timestamp() if when else 0.0, -number, merge))
     while waiting:
         yield heappop(waiting)[-1]

@@ -23,9 +23,9 @@ from policyctl.cli.ci.merges import (
     waiting_merges,
     why_not_head,
 )
-from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.plan.approval import APPLIED, NONE, Approval, adds_up, lead_to, led_rules, newest, reached, replaced, standing
-from policyctl.watch.decide import KnownRules, Look, Synced
+from policyctl.errors import RemoteError
+from policyctl.plan.approval import Approval, adds_up, newest, replaced, standing
+from policyctl.watch.decide import Look, Settled
 
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 _LATE_SECONDS = 60.0  # after this a service lists each merge that was in the files when they came into use
 _WHOSE = "an approval"
 _NEW_SETTINGS = (
-    "merged plans do not lead to the safety settings of now; take back what a push changed in them, and have a pull request "
-    "change it, or start the watch with another --state"
+    "a change of the remote or of the safety settings was in no plan of a merged pull request; policyctl help watch shows how "
+    "a person approves it, or start the watch with another --state"
 )
 
 
 class LookedPlan(NamedTuple):
-    """What a look planned, the revision that it looked at, and which safety settings were approved before."""
+    """What a look planned, the revision that it looked at, and the last commit whose settings were approved before."""
 
     opened: Opened
-    known: KnownRules = KnownRules()
+    commit: str = ""
     review: Review | None = None
 
 
@@ -91,23 +91,23 @@ class UsedApprovals:
         """Why no merged pull request approved this plan of an environment, as what it waits for; None if one did, which an
         apply of it `uses`.
 
-        An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), under the safety
-        settings and the way to the remote of now. What only puts back what was in sync needs none, unless approved settings
-        that wait led away from those of then. Raises PolicyctlError when the service cannot be asked.
+        An approval counts if the plan is its own, or the sum of what counts of several (see `standing`), and approved plans
+        showed each change of the settings. What only puts back what was in sync needs none, as long as no settings changed
+        since any were approved. Raises PolicyctlError when the service cannot be asked.
         """
-        if look.restores:
-            return self._led_away(look, name)
         opened, review = looked(look)
-        plan = review.plan
+        plan, commit = review.plan, cast("LookedPlan", look.plan).commit
+        if look.restores and opened.shown(name, [commit], ()):
+            return None
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 return f"{_WHOSE}, which cannot be read: {forge}"
             found, last = self._found(forge, opened, name)
             if why := why_not_head(forge, opened.place, opened.referred):
                 return f"{_WHOSE}: {why}"
-            access = opened.access(name)
-            if not any(lead_to(found, known, look.rules, access) for known in _known_rules(look, last)):
+            if not opened.shown(name, _since(commit, last), found):
                 return f"{_WHOSE}: {_NEW_SETTINGS}"
+            access = opened.access(name)
             top = newest(found, forge.commit)
             parts = [one for one in standing(found, forge.commit) if one.terms is not None and one.terms.access == access]
             if not ((top is not None and top.digest == plan.digest) or (parts and adds_up(parts, plan))):
@@ -140,20 +140,6 @@ class UsedApprovals:
         approved, holding = self._holds.get(name, (None, ()))
         return holding if approved is look else ()
 
-    def _led_away(self, look: Look, name: str) -> str | None:
-        """Why the settings under which this watch was in sync do not count any more; None if they do, as far as is known."""
-        opened = looked(look)[0]
-        try:
-            with _forge(opened) as forge:
-                if isinstance(forge, str):
-                    return None
-                found, last = self._found(forge, opened, name)
-        except PolicyctlError:
-            return None
-        known = _known_rules(look, last)
-        is_led = any(lead_to(found, one, look.rules, opened.access(name)) for one in known)
-        return None if is_led else f"{_WHOSE}: {_NEW_SETTINGS}"
-
     def _commits(self, name: str) -> dict[str, str]:
         """The commits that are noted on the pull requests that this process goes on with."""
         taken = self._taken.get(name)
@@ -170,20 +156,20 @@ class UsedApprovals:
         """Whether something could not be noted yet, or the service may have listed a merge too late for that."""
         return name in self._owing or (self._clock() >= self._again_at and name not in self._settled)
 
-    def settle(self, look: Look, name: str) -> KnownRules | None:
-        """Note that an environment has what the files want, so that nothing is approved for it any more. Returns which safety
-        settings are approved from now on; None if that is not known."""
+    def settle(self, look: Look, name: str) -> Settled | None:
+        """Note that an environment has what the files want, so that nothing is approved for it any more. Returns which settings
+        are approved from now on; None if that is not known."""
         try:
-            known = self._use_up(look, name)
+            settled = self._use_up(look, name)
         except Exception:  # noqa: BLE001 - whatever the service answers, the environment is in sync
             self._owing.add(name)
             return None
         self._owing.discard(name)
-        return known
+        return settled
 
-    def _use_up(self, look: Look, name: str) -> KnownRules:
+    def _use_up(self, look: Look, name: str) -> Settled:
         """Note on the pull requests that wait that they are applied. Raises PolicyctlError if that cannot be done."""
-        opened = cast("LookedPlan", look.plan).opened
+        opened, known, _ = cast("LookedPlan", look.plan)
         with _forge(opened) as forge:
             if isinstance(forge, str):
                 raise RemoteError(forge)
@@ -193,18 +179,17 @@ class UsedApprovals:
                 found, last = self._found(forge, opened, name)
                 if why := why_not_head(forge, opened.place, opened.referred):
                     raise RemoteError(why)
-            ends = [led_rules(found, known) for known in _known_rules(look, last)]
-            rules = look.rules if look.rules in ends else ends[0]
-            noted, seen = _name_of(last), {one.source for one in found}  # what was merged since is not in these files
-            old = replaced(found)
+            is_begun = any(one.begun == forge.commit for one in found)  # with settings that were shown, or by a person
+            is_shown = is_begun or opened.shown(name, _since(known, last), found)
+            commit = (opened.commit or "") if is_shown else known or (last.commit if last is not None else "")
+            seen, old = {one.source for one in found}, replaced(found)  # what was merged since is not in these files
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]) if found else ():
                 for one in comments if merge.name in seen else ():
                     sentence = REPLACED if merge.name in old else "Applied, as policyctl watch found, or taken back before."
-                    forge.rewrite(one, applied(one.body, sentence, opened.access(name), rules))
-                    noted = merge.name
+                    forge.rewrite(one, applied(one.body, sentence, commit))
             self._taken.pop(name, None)
             self._note_settled(name, began)
-            return KnownRules(rules, noted)
+            return Settled(commit, changed=not opened.shown(name, [known], ()))
 
     def _read_once(self, forge: Forge, opened: Opened, name: str) -> tuple[float, bool, Approval | None]:
         """Whether anything waits for an environment, and the last that was applied, by what was read once for all of them while
@@ -224,49 +209,27 @@ class UsedApprovals:
                 self._settled.add(name)
 
 
-def unapproved_access(opened: Opened, name: str, access: str, synced: Synced) -> tuple[str | None, KnownRules | None]:
-    """Why this way to the remote of an environment (see `access_at`) is not approved: merged pull requests that wait do not
-    lead to it from the one that is known, nor from the one that a later noted apply used. None if they do. Raises RemoteError
-    when the service cannot be asked.
-
-    Of an environment that is new to this watch the second value has the last apply that was noted by now, maybe for another
-    one that had its name: only a later one counts.
-    """
+def unapproved_access(opened: Opened, name: str, access: str, commit: str) -> str | None:
+    """Why this way to the remote of an environment (see `access_at`) is not approved: the plans of merged pull requests do not
+    show each change of it since this `commit`, or since the last one that an apply noted. None if they do. Raises RemoteError
+    when the service cannot be asked."""
+    if opened.access(name) != access:
+        return "other files are in use by now"
     with _forge(opened) as forge:
         if isinstance(forge, str):
             raise RemoteError(f"no approval can be read: {forge}")
         found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
         if why := why_not_head(forge, opened.place, opened.referred):
-            return why, None
-    begins = not (synced.access or synced.noted)
-    ways = (Approval(APPLIED, access=synced.access), None if begins else _later(last, synced.known))
-    if any(access == reached(found, one, ()) for one in ways):
-        return None, None
+            return why
+    if opened.shown(name, _since(commit, last), found, way_only=True):
+        return None
     why = "no merged pull request shows it; read it, then start the watch with another --state"
-    if synced.access:
-        return why, None
-    first = "or apply it by hand, and note that with policyctl ci applied: nothing was noted since this watch first saw it"
-    return f"{why}, {first}", KnownRules(noted=_name_of(last)) if begins else None
+    return why if commit else f"{why}, or apply it by hand, and note that with policyctl ci applied"
 
 
-def _known_rules(look: Look, last: Approval | None) -> list[str]:
-    """The safety settings that were approved when those approvals began that wait now: what this watch remembers, or what a
-    later apply noted. If it is not known whether the `last` one is later, both."""
-    known = cast("LookedPlan", look.plan).known
-    later = _later(last, known)
-    if later is None or not later.rules:
-        return [known.rules]
-    return [later.rules] if known.noted or not known.rules else [known.rules, later.rules]
-
-
-def _later(last: Approval | None, known: KnownRules) -> Approval | None:
-    """The last apply that was noted, if it is another one than a watch knows of."""
-    return None if _name_of(last) == known.noted else last
-
-
-def _name_of(last: Approval | None) -> str:
-    """The pull request on which the last apply was noted, or `none`."""
-    return (last is not None and last.source) or NONE
+def _since(commit: str, last: Approval | None) -> list[str]:
+    """The commits whose settings are approved: that which a watch knows of, and that which the last apply noted."""
+    return [one for one in (commit, last.commit if last is not None else "") if one]
 
 
 def _forge(opened: Opened) -> AbstractContextManager[Forge | str]:

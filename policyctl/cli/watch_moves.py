@@ -55,7 +55,7 @@ def side_of(synced: Synced, files: str, rows: str) -> Moved | None:
 
 class Moves(NamedTuple):
     """Who moved each change, by name; what policies were, and may be once they are begun; and whether they only put back what
-    was in sync before, under the safety settings of then."""
+    was in sync before."""
 
     sides: Mapping[str, Moved]
     was: str = ""
@@ -63,9 +63,9 @@ class Moves(NamedTuple):
     restores: bool = False
 
 
-def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str, base: str) -> Moves:
+def moves_of(review: Review, side: Moved | None, synced: Synced, base: str) -> Moves:
     """Who moved: by what each policy was in sync, which is certain, unless an audit record has it; without either by Git
-    history. `rules` are the safety settings of now, and `base` what each policy is once the plan is applied."""
+    history. `base` is what each policy is once the plan is applied."""
     changes = review.plan.changes
     known = SyncedPolicies(synced.base, synced.begun) if synced.base else None
 
@@ -78,7 +78,7 @@ def moves_of(review: Review, side: Moved | None, synced: Synced, rules: str, bas
     sides = {change.name: side or moved(change) for change in changes}
     if known is None:
         return Moves(sides)
-    restores = rules == synced.rules and {*sides.values()} == {"remote"} and all(map(known.puts_back, changes))
+    restores = {*sides.values()} == {"remote"} and all(map(known.puts_back, changes))
     return Moves(sides, *known.beginning(changes, base), restores)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 
+from policyctl.cli.ci.merges import settings_shown
 from policyctl.cli.console import Console
 from policyctl.cli.environments import choose
 from policyctl.cli.fleet import Fleet, open_fleet
@@ -24,12 +25,14 @@ from policyctl.load.git import git_folder, repository_top
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import read_bytes
+from policyctl.plan.approval import Approval, SettingsMarks
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import without_userinfo
 
 if TYPE_CHECKING:
     from policyctl.load.environment import Environment
     from policyctl.load.git.revision import Revision
+    from policyctl.load.settings_history import SettingsHistory
 
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
 _TRIES = 3  # to read a directory that does not change meanwhile
@@ -37,13 +40,14 @@ _SHORT = 12
 
 
 class Opened(NamedTuple):
-    """The environments and files of a revision: its commit, if it is known, the directory's path in the repository, and the
-    branch. What is only in a mirror has `then`."""
+    """The environments and files of a revision: its commit, if it is known, the directory's path in the repository, the branch,
+    and how settings changed in it. What is only in a mirror has `then`."""
 
     fleet: Fleet
     commit: str | None = None
     place: str = ""
     branch: str = ""
+    history: SettingsHistory | None = None
     then: Revision | None = None
 
     @property
@@ -76,6 +80,12 @@ class Opened(NamedTuple):
     def access(self, name: str) -> str:
         """The same of the environment of a name."""
         return self.access_of(self.fleet.config.environments[name])
+
+    def shown(self, name: str, since: Iterable[str], approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
+        """Whether approved plans showed each change of an environment's settings since one of those commits; see
+        `settings_shown`."""
+        now = SettingsMarks(self.access(name), self.fleet.config.environments[name].rules)
+        return settings_shown(self.history, name, now, since, approvals, way_only=way_only)
 
 
 class WatchSource(Protocol):
@@ -136,6 +146,7 @@ class DirectorySource:
 
     def open(self, revision: str) -> Opened:
         from policyctl.load.git.checkout import checked_out, default_branch
+        from policyctl.load.settings_history import SettingsHistory
 
         for _ in range(_TRIES):
             fleet = open_fleet(self._options, self._chosen, tests=True, marks=True)
@@ -148,7 +159,8 @@ class DirectorySource:
             )
         commits = checked_out(self._options.dir)
         branch = (default_branch(self._options.dir) or "") if commits else ""
-        return Opened(fleet, commits[0] if commits else None, self.place, branch)
+        history = SettingsHistory(self._options.dir, commits[0], fleet.config) if commits else None
+        return Opened(fleet, commits[0] if commits else None, self.place, branch, history)
 
     def uncommitted(self, opened: Opened) -> str | None:
         from policyctl.load.git.checkout import is_as_committed, unlike_commit
@@ -268,6 +280,7 @@ class MirrorSource:
         from policyctl.load.git.revision import Revision
         from policyctl.load.past import files_at
         from policyctl.load.referred import held_at
+        from policyctl.load.settings_history import SettingsHistory
 
         then = Revision(self._options.dir, revision)
         config = config_at(then)
@@ -291,4 +304,5 @@ class MirrorSource:
         fleet.chosen = self._chosen
         branch = self._ref.removeprefix("refs/heads/")
         fleet.referred = held_at(then, config)
-        return Opened(fleet, revision, self.place, "" if branch == "HEAD" else branch, then)
+        history = SettingsHistory(self._options.dir, revision, config)
+        return Opened(fleet, revision, self.place, "" if branch == "HEAD" else branch, history, then)

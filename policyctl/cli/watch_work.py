@@ -36,7 +36,7 @@ from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
 from policyctl.report.format import count
-from policyctl.watch.decide import OTHER_FILES, KnownRules, Look, Problem, Synced, state_of
+from policyctl.watch.decide import OTHER_FILES, Look, Problem, Settled, Synced, state_of
 from policyctl.watch.status import Watcher
 from policyctl.watch.work import CredentialsMark, Watched, text_of
 
@@ -106,6 +106,10 @@ class EnvironmentWork:
     @property
     def opened(self) -> Opened:
         return self.current[0]
+
+    @property
+    def commit(self) -> str:
+        return self.opened.commit or ""
 
     def keeper(self) -> Watcher | None:
         """What raises once this watch must not go on."""
@@ -205,39 +209,37 @@ class EnvironmentWork:
         with looking, session.reader() as reader:
             seen = RowsOnce(reader)
             rows = seen.key()
-            rules = session.environment.rules
             if rows and (synced.files, synced.rows) == (fingerprint, rows):
                 in_sync = EnvironmentResult(name, "planned", remote=session.remote)
-                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened, synced.known), synced.base, rules=rules)
+                return Look(in_sync, {}, "", fingerprint, rows, LookedPlan(opened, synced.commit), synced.base)
             side = side_of(synced, fingerprint, rows)
             audit = None if self._audit is None else self._audit.record
             judged = side is None and (audit is not None or not synced.base)
             review = fleet.review(session._replace(opened=cast("Reader", seen)), audit, judged=judged)
         base, result = base_of(review, models=session.environment.settings.models), planned(review, name, session.remote)
-        moved, was, begun, restores = moves_of(review, side, synced, rules, base)
+        moved, was, begun, restores = moves_of(review, side, synced, base)
         try:
             _raise_if_held(review)
         except (Refused, Incomplete) as error:
             return Look(failed_look(result, error), moved, "refused", fingerprint, rows)
-        plan = LookedPlan(opened, synced.known, review)
-        return Look(result, moved, "", fingerprint, rows, plan, base, was, begun, rules, restores)
+        plan = LookedPlan(opened, synced.commit, review)
+        return Look(result, moved, "", fingerprint, rows, plan, base, was, begun, restores)
 
     def unapproved(self, name: str, look: Look) -> str | None:
         return self._approvals.unapproved(look, name)
 
-    def new_access(self, name: str, own: Watched, synced: Synced) -> tuple[str | None, KnownRules | None]:
-        known = None
+    def new_access(self, name: str, own: Watched, synced: Synced) -> str | None:
         try:
-            why, known = unapproved_access(self.opened, name, own.access, synced)
+            why = unapproved_access(self.opened, name, own.access, synced.commit)
         except Exception as error:  # noqa: BLE001 - a boundary, as in `look`
             why = text_of(error)
         new = "remote, auth or ca_file is not what was used before, so nothing logs in"
-        return None if why is None else f"{new}: {why}", known
+        return None if why is None else f"{new}: {why}"
 
     def owes(self, name: str) -> bool:
         return self._approvals.owes(name)
 
-    def settle(self, name: str, look: Look) -> KnownRules | None:
+    def settle(self, name: str, look: Look) -> Settled | None:
         return self._approvals.settle(look, name)
 
     def apply(self, name: str, look: Look) -> EnvironmentResult | None:
@@ -312,7 +314,7 @@ def _watched(fleet: Fleet, access_of: Callable[[Environment], str]) -> Iterator[
         # One that is suspended is not asked anything, so nothing is known of its host, and it does not wait for that.
         host = str(origin(own.remote)) if is_http(own.remote) and not own.suspended else ""
         remote = digest(remote_identity(own.remote, name))
-        yield name, Watched(own.watch, own.labels, *waves[name], host, mark, access_of(own), own.rules, remote)
+        yield name, Watched(own.watch, own.labels, *waves[name], host, mark, access_of(own), remote)
 
 
 def _summary(watched: Mapping[str, Watched]) -> str:

@@ -16,7 +16,7 @@ from policyctl.load.environment import NO_CONFIG, Config, Environment, dotted, p
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, commit_of, merge_base_of, required_repository
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.referred import Held, access_at, changed_since, held_at, referred_paths
+from policyctl.load.referred import Held, access_at, changed_since, held_at
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
 from policyctl.load.urls import LOCAL, is_http
@@ -25,7 +25,6 @@ from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text, digest
 from policyctl.policy.findings import HIDDEN, which_of
 
-_MOST_CHANGES = 500  # commits to examine for how a remote was reached
 _TEMPLATES = "templates."  # begins the origin of a setting
 _LEADING = frozenset(("remote", "auth", "ca_file", "gateway", "notify"))  # keys of what decides where credentials go
 
@@ -237,41 +236,6 @@ def config_in(file: str, content: Callable[[str], bytes | None]) -> Config:
         return found, path
 
     return config_of(source_of(content(file) or b"", file), beside)
-
-
-class SettingsThen(NamedTuple):
-    """How the remote of an environment, or of several, was reached (see `access_at`), and the safety settings, as hashes."""
-
-    access: str
-    rules: str
-
-
-def settings_history(directory: Path, now: Config, chosen: str | EnvironmentFilter) -> list[SettingsThen] | None:
-    """Those of every commit in the history of the checked out one that changed them, the oldest first; None if that is unknown,
-    as in a shallow clone. `now` is the configuration that is checked out."""
-    try:
-        head = Revision(directory, "HEAD")
-        commits = head.changes_of([*config_paths(head.folder), *referred_paths(head.top, now)], _MOST_CHANGES)
-        found = (_settings_then(Revision(directory, commit), chosen) for commit in commits)
-        return [one for one in found if one is not None]
-    except PolicyctlError:
-        return None
-
-
-def _settings_then(then: Revision, chosen: str | EnvironmentFilter) -> SettingsThen | None:
-    try:
-        config = config_at(then)
-    except InvalidInput:  # nothing logged in with it
-        return None
-    if config.path is None:
-        return None
-    here = config._replace(path=then.top / config.path)
-    if isinstance(chosen, str):
-        one = config.environments.get(chosen)
-        return None if one is None else SettingsThen(access_at(then, here, one), one.rules)
-    access = mark_of_several(here, chosen, lambda one: access_at(then, here, one))
-    rules = mark_of_several(here, chosen, lambda one: one.rules)
-    return None if access is None or rules is None else SettingsThen(access, rules)
 
 
 def mark_of_several(config: Config, chosen: EnvironmentFilter, mark: Callable[[Environment], str]) -> str | None:

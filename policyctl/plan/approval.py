@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 from policyctl.plan.settings import Override
@@ -46,8 +45,20 @@ class Terms(NamedTuple):
     rules: str
 
 
-# What a plan shows of one of these: what it was, and is once the branch is merged.
-_WAY, _RULES = attrgetter("before", "access"), attrgetter("rules_before", "rules")
+class SettingsMarks(NamedTuple):
+    """The settings of an environment, or of several, as hashes: how the remote is reached, and the safety settings."""
+
+    access: str
+    rules: str
+
+
+class SettingsStep(NamedTuple):
+    """A change of the settings in a branch: what they were, and became; None where the environment did not exist, or its file
+    was not valid. `end` is the commit with which the pull request was merged that may have brought it, empty if none was."""
+
+    end: str
+    before: SettingsMarks | None
+    after: SettingsMarks | None
 
 
 def of_several(marks: Mapping[str, str]) -> str:
@@ -94,9 +105,9 @@ class Approval(NamedTuple):
     where the comment had no room for them, and `environments` how many of them are in which of several. `traffic` is what the
     plan does by way of other policies (see `Plan.traffic`), and `replaces` what else its branch changes in the files.
     `proposal` is what the plan was made for. Where nothing is approved although the comment has a digest, `why` is the reason.
-    `access` is how the remote was reached by the run that applied it, under which safety `rules`, and `begun` the commit whose
-    apply began to write what is approved; from then on `shown` is when the comment was last changed before, and `finished`
-    whether all of it was written. `known` is whether all that it changes is known.
+    `end` is the commit with which it was merged, and `commit`, once it was applied, the last one whose settings were approved.
+    `begun` is the commit whose apply began to write what is approved; from then on `shown` is when the comment was last changed
+    before, and `finished` whether all of it was written. `known` is whether all that it changes is known.
     """
 
     digest: str
@@ -107,8 +118,8 @@ class Approval(NamedTuple):
     proposal: Proposal | None = None
     terms: Terms | None = None
     why: str = ""
-    access: str | None = None
-    rules: str | None = None
+    end: str = ""
+    commit: str = ""
     environments: Mapping[str, int] = {}
     begun: str = ""
     finished: bool = False
@@ -158,30 +169,33 @@ def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
     return approval._replace(digest=NONE, overrides=(), traffic={}, proposal=None, terms=None, why=why)
 
 
-def reached(approvals: Sequence[Approval], applied: Approval | None, history: Sequence[str]) -> str:
-    """The way to reach the remote (see `access_at`) to which approved plans lead from the one that was used last; empty if that
-    is not known. One that an approved step left counts no more: who is there now may be why it was left.
+def all_shown(steps: Sequence[SettingsStep], approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
+    """Whether the plans of merged pull requests showed each change of the settings, or with `way_only` of how the remote is
+    reached: exactly what it was before the merge, and what it is since.
 
-    `approvals` are those that wait, the newest first; `applied` is the last that was applied, which notes how the remote was
-    reached. Without such a note the first way that the `history` of the branch has is taken for used, and only while approved
-    plans show every other one that the history has: what a merge brought that no plan showed may have been in use since, or
-    may be what an attacker waits for.
+    What a push brought is in no plan, or only in the base of one, and neither is what a push takes back. Several changes may
+    come with one merge, but not if they cancel each other out.
     """
-    noted = applied.access if applied is not None else None
-    if noted is None and not history:
-        return ""
-    led = _led(approvals, history[0] if noted is None else noted, _WAY)
-    return led[-1] if noted is not None or {*led}.issuperset(history) else ""
+    shown = [(one.end, one.terms) for one in approvals if one.end and one.terms is not None]
+    for end, group in groupby(steps, key=lambda one: one.end):
+        states = [(one.before, one.after) for one in group]
+        if not any(_shows(terms, states, way_only=way_only) for terms in [None, *(found for at, found in shown if at == end)]):
+            return False
+    return True
 
 
-def _led(approvals: Sequence[Approval], known: str, step: Callable[[Terms], tuple[str, str]]) -> list[str]:
-    """What the plans of approvals (the newest first) show step by step, beginning with what is known. A plan that does not
-    begin where the one before ended does not show what is there now; what a step left counts no more."""
-    led = [known]
-    for before, after in (step(one.terms) for one in reversed(approvals) if one.terms is not None):
-        if before == led[-1] != after:
-            led.append(after)
-    return led
+def _shows(terms: Terms | None, states: Sequence[tuple[SettingsMarks | None, SettingsMarks | None]], *, way_only: bool) -> bool:
+    """Whether a plan shows these changes, which came with its merge; without terms, whether they need not be shown."""
+    (first, _), (_, last) = states[0], states[-1]
+    if first is None or last is None or any(None in one for one in states):
+        return False
+    pairs = [(first.access, last.access, terms and (terms.before, terms.access))]
+    pairs += [] if way_only else [(first.rules, last.rules, terms and (terms.rules_before, terms.rules))]
+    for kind, (was, becomes, seen) in enumerate(pairs):
+        stayed = all(one is not None and two is not None and one[kind] == two[kind] for one, two in states)
+        if not stayed and (was == becomes or seen != (was, becomes)):
+            return False
+    return True
 
 
 def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
@@ -207,28 +221,6 @@ def newest(approvals: Sequence[Approval], commit: str) -> Approval | None:
     """The approval of the newest merge that changes anything, which nothing replaces; None if that approves nothing."""
     found = next((one for one in approvals if one.subjects is None or one.subjects), None)
     return found if found is not None and found.holds(commit) else None
-
-
-def lead_to(approvals: Sequence[Approval], known: str, rules: str, access: str) -> bool:
-    """Whether the plans of approvals, the newest first, lead from the safety settings (see `Environment.rules`) that are
-    `known` to be approved to those of now, and not away from the way of now to the remote. Only then they count.
-
-    What a push brought is in the base of the next plan, which does not show it. What a push takes back is where an approved
-    step began, and what waited since before that step does not count there any more.
-    """
-    return rules == led_rules(approvals, known) and access == _led(approvals, access, _WAY)[-1]
-
-
-def led_rules(approvals: Sequence[Approval], known: str) -> str:
-    """The safety settings to which the plans of approvals, the newest first, lead step by step from those that are `known`."""
-    return _led(approvals, known, _RULES)[-1]
-
-
-def rules_at_first(approvals: Sequence[Approval], history: Sequence[str]) -> str:
-    """The first safety settings that the `history` of the branch has, if the plans of approvals, the newest first, show all
-    others; else empty: what no plan showed may be what an attacker waits for."""
-    shown = _led(approvals, history[0], _RULES) if history else []
-    return shown[0] if shown and {*shown}.issuperset(history) else ""
 
 
 def replaced(approvals: Sequence[Approval]) -> set[str]:

@@ -23,12 +23,12 @@ _MODELS = ""  # stands for all models beside the names, where they were compared
 Problem = Literal["", "refused", "unreachable", "login", "failed"]
 
 
-class KnownRules(NamedTuple):
-    """A hash of the safety settings with which a watch began, or that were approved since, and the pull request on which the
-    last apply was noted by then: `none` if none was. What is not known is empty."""
+class Settled(NamedTuple):
+    """The last commit whose settings are approved for an environment, and whether it was approved that they change since the
+    one that was known before."""
 
-    rules: str = ""
-    noted: str = ""
+    commit: str
+    changed: bool = False
 
 
 class Synced(NamedTuple):
@@ -36,7 +36,8 @@ class Synced(NamedTuple):
 
     Hashes of the files and of the remote's list, and what each policy was, as text: after an apply in part, what it wrote is in
     sync. That of the files is forgotten once others were in use. `begun` has what policies may have become since, by applies
-    that were begun. `access` is a hash of how that remote is reached; for `rules` and `noted` see `KnownRules`.
+    that were begun. `access` is a hash of how that remote is reached, and `commit` the last one whose settings are approved:
+    that with which the watch began, or a later one.
     """
 
     files: str = ""
@@ -44,13 +45,7 @@ class Synced(NamedTuple):
     base: str = ""
     begun: str = ""
     access: str = ""
-    rules: str = ""
-    noted: str = ""
-
-    @property
-    def known(self) -> KnownRules:
-        """Which safety settings are approved."""
-        return KnownRules(self.rules, self.noted)
+    commit: str = ""
 
 
 class SyncedPolicies:
@@ -148,9 +143,8 @@ class Look(NamedTuple):
     """What a look at an environment found: the result of its plan, who moved each change, by name, and what kind of problem
     there is, if any. `fingerprint` is that of the files that it was compared with (see `Watched`), `rows` a hash of the
     remote's list, `plan` what an apply of it needs, `base` what each policy is once that is applied, `was` what it was when it
-    was last seen in sync, and `begun` what those that it changes may be once it is begun. `rules` is a hash of the safety
-    settings that it was made under. `restores` is whether it only puts back what was in sync before, under the safety settings
-    of then."""
+    was last seen in sync, and `begun` what those that it changes may be once it is begun. `restores` is whether it only puts
+    back what was in sync before."""
 
     result: EnvironmentResult
     moved: Mapping[str, Moved] = {}
@@ -161,7 +155,6 @@ class Look(NamedTuple):
     base: str = ""
     was: str = ""
     begun: str = ""
-    rules: str = ""
     restores: bool = False
 
     @property

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from policyctl.errors import PolicyctlError
-from policyctl.watch.decide import Heals, KnownRules, Situation, Synced, state_of
+from policyctl.watch.decide import Heals, Settled, Situation, Synced, state_of
 from policyctl.watch.memory import Memory
 from policyctl.watch.schedule import Hold, Holds, LookSchedule, Waves
 from policyctl.watch.status import SETTLED, Board, EnvironmentStatus, SourceStatus, State, Watcher
@@ -174,7 +174,7 @@ class WatchLoop:
         except Exception as error:  # noqa: BLE001 - a boundary: the revision in use stays
             self._source_failed(text_of(error))
             return
-        self._written, found = found, self.memory.held(found)
+        self._written, found = found, self.memory.held(found, self.work.commit)
         before, self._environments = self._environments, found
         affected = [name for name, one in found.items() if name not in before or before[name].fingerprint != one.fingerprint]
         if before or self.memory.revision != revision:
@@ -261,7 +261,8 @@ class WatchLoop:
         now, own = self.clock.seconds(), self._environments[name]
         look, after = visit.look, None
         if visit.access == own.access != (known := self.memory.synced(name)).access:
-            self.memory.set_synced(name, **Synced(access=own.access, **known.known._asdict())._asdict())
+            commit = known.commit if own.settings.approved else self.work.commit
+            self.memory.set_synced(name, **Synced(access=own.access, commit=commit)._asdict())
         if look.fingerprint not in ("", own.fingerprint) or visit.access not in ("", own.access):  # not in use any more
             if visit.in_sync and visit.access == self.memory.synced(name).access:
                 self.memory.see_in_sync(name, "", "", look.base)
@@ -294,8 +295,8 @@ class WatchLoop:
         """Keep count of heals in a row, and note when the remote has what the files want."""
         done = visit.applied is not None and not visit.applied.failed
         in_sync = visit.in_sync and not done
-        if visit.known is not None:
-            self._know(name, visit.known)
+        if visit.settled is not None:
+            self._settle(name, visit.settled)
         heals, now = self.memory.heals(name), self.clock.now().timestamp()
         interval = self._environments[name].settings.interval
         if visit.applied is not None and "remote" in visit.look.sides:
@@ -306,13 +307,13 @@ class WatchLoop:
             look = visit.look
             self.memory.see_in_sync(name, look.fingerprint, look.rows if in_sync else "", look.base)
 
-    def _know(self, name: str, known: KnownRules) -> None:
-        """Note which safety settings are approved. If they changed, and are those of the revision, which need no approvals,
-        follow these: no commit decides so about an environment that it brings."""
-        before, written = self.memory.synced(name).rules, self._written[name]
-        self.memory.set_synced(name, **known._asdict())
-        if before not in ("", known.rules) and known.rules == written.rules and not written.settings.approved:
-            self._environments = self.memory.released(name, self._written)
+    def _settle(self, name: str, settled: Settled) -> None:
+        """Note which settings are approved. If they changed, and are those of the revision, which need no approvals, follow
+        these: no commit decides so about an environment that it brings."""
+        before, written = self.memory.synced(name).commit, self._written[name]
+        self.memory.set_synced(name, commit=settled.commit)
+        if before and settled.changed and settled.commit == self.work.commit and not written.settings.approved:
+            self._environments = self.memory.released(name, self._written, settled.commit)
 
     def _status(self, name: str, visit: EnvironmentVisit) -> EnvironmentStatus:
         look, applied, now = visit.look, visit.applied, self.clock.now()

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
-from policyctl.watch.decide import Heals, KnownRules, Look, Synced
+from policyctl.watch.decide import Heals, Look, Synced
 from policyctl.watch.status import FAILING, EnvironmentStatus, State
 from policyctl.watch.work import Watched
 
@@ -136,10 +136,11 @@ class Memory:
         if self.heals(name) != heals:
             self._add({"environment": name, "heals": heals.times, "healed_at": heals.at})
 
-    def held(self, found: Mapping[str, Watched]) -> dict[str, Watched]:
-        """The environments of a revision as they may be used. Once plans of one need approvals, a commit does not decide by
+    def held(self, found: Mapping[str, Watched], commit: str) -> dict[str, Watched]:
+        """The environments of a revision as they may be used. Once plans of one need approvals, a `commit` does not decide by
         itself that they do not any more, neither for it nor for one that comes later or has its remote, nor how the remote of
-        any is reached. Until then that is what the revision has."""
+        any is reached. Until then that is what the revision has. The settings of all that are watched when that begins count as
+        approved at that commit; of one that comes later none do."""
         begins = not self._needs_approvals
         named = {name for name, one in found.items() if one.settings.approved or self._approved(name)}
         named |= set() if begins else found.keys() - self._known.keys()
@@ -148,21 +149,20 @@ class Memory:
         for name, one in found.items():
             self._known.setdefault(name, {})
             known = self.synced(name)
-            rules = KnownRules(one.rules)
-            if not begins and name in approved:
-                rules = known.known
+            follows = bool(named) if begins else not (known.commit or name in approved)
+            settled = commit if follows else known.commit
             is_other = begins and one.access != known.access  # of which it is not known what was in sync
-            self.set_synced(name, **(Synced(access=one.access, **rules._asdict()) if is_other else rules)._asdict())
+            self.set_synced(name, **(Synced(access=one.access)._asdict() if is_other else {}) | {"commit": settled})
         for name in sorted(named):
             self._need_approvals(name, found[name].remote, True)
         return {name: one._replace(settings=one.settings._replace(approved=name in approved)) for name, one in found.items()}
 
-    def released(self, name: str, found: Mapping[str, Watched]) -> dict[str, Watched]:
+    def released(self, name: str, found: Mapping[str, Watched], commit: str) -> dict[str, Watched]:
         """The same once the settings of one of them, which need no approvals, are approved. That releases no remote that needs
         them for another one."""
         if self._approved(name):
             self._need_approvals(name, found[name].remote, False)
-        return self.held(found)
+        return self.held(found, commit)
 
     def _need_approvals(self, name: str, remote: str, needed: bool) -> None:
         if self._approved(name) is not needed:

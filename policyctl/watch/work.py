@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, Protocol
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Decision, KnownRules, Look, Situation, Synced, decide
+from policyctl.watch.decide import Decision, Look, Settled, Situation, Synced, decide
 
 
 class Watched(NamedTuple):
     """An environment of the revision in use: its settings and labels, the number of its wave and how many of that may fail, the
-    host of its remote, a hash of its settings and of what the files contain for it, one of how its remote is reached, and one
-    of its safety settings. `remote` is the same for all environments of one remote."""
+    host of its remote, a hash of its settings and of what the files contain for it, and one of how its remote is reached.
+    `remote` is the same for all environments of one remote."""
 
     settings: WatchSettings
     labels: Mapping[str, str] = {}
@@ -27,7 +27,6 @@ class Watched(NamedTuple):
     origin: str = ""
     fingerprint: str = ""
     access: str = ""
-    rules: str = ""
     remote: str = ""
 
 
@@ -41,6 +40,10 @@ class CredentialsMark(NamedTuple):
 class Work(Protocol):
     """What a watch does with a source and with environments. Only `open`, `credentials` and `stop` are called by the loop
     itself, the others in threads. What follows a look goes on with the revision that it looked at."""
+
+    @property
+    def commit(self) -> str:
+        """The commit in use; empty outside a repository."""
 
     def fetch(self) -> str:
         """Bring the source up to date, and return the revision that it has now. Raises PolicyctlError."""
@@ -56,9 +59,8 @@ class Work(Protocol):
     def unapproved(self, name: str, look: Look, /) -> str | None:
         """Why the plan of a look is not approved; None if it is. Raises PolicyctlError."""
 
-    def new_access(self, name: str, own: Watched, synced: Synced, /) -> tuple[str | None, KnownRules | None]:
-        """Why another way to the remote than the one that was known is not approved; None if it is. Of an environment of which
-        nothing is known, also the last apply that was noted by now. Never raises."""
+    def new_access(self, name: str, own: Watched, synced: Synced, /) -> str | None:
+        """Why another way to the remote than the one that was known is not approved; None if it is. Never raises."""
 
     def outdated(self) -> str | None:
         """Why the files in use may not be the newest; None if they are, at a time after this was called. Never raises."""
@@ -69,9 +71,9 @@ class Work(Protocol):
     def owes(self, name: str, /) -> bool:
         """Whether it could not be noted yet that what was approved for an environment is applied, or must be once more."""
 
-    def settle(self, name: str, look: Look, /) -> KnownRules | None:
-        """Note that an environment has what was approved for it. Returns which safety settings are approved from now on, or
-        None. Never raises; what could not be noted is noted later."""
+    def settle(self, name: str, look: Look, /) -> Settled | None:
+        """Note that an environment has what was approved for it. Returns which settings are approved from now on, or None.
+        Never raises; what could not be noted is noted later."""
 
     def apply(self, name: str, look: Look) -> EnvironmentResult | None:
         """Apply the plan of a look, or nothing if it is another one by now; None if that was withdrawn before it began, since
@@ -105,8 +107,8 @@ _EPOCH = time.time() - time.monotonic()
 
 class EnvironmentVisit(NamedTuple):
     """One look at an environment and what came of it: the decision, and the result of an apply, if there was one. `access` is a
-    hash of how its remote was reached, empty if it was not. `wrote` is how many seconds the apply took. `known` is
-    which safety settings are approved, if that was asked."""
+    hash of how its remote was reached, empty if it was not. `wrote` is how many seconds the apply took. `settled` is which
+    settings are approved, if that was asked."""
 
     look: Look
     decision: Decision
@@ -114,7 +116,7 @@ class EnvironmentVisit(NamedTuple):
     access: str
     seconds: float
     wrote: float = 0.0
-    known: KnownRules | None = None
+    settled: Settled | None = None
 
     @property
     def in_sync(self) -> bool:
@@ -147,7 +149,7 @@ def visit_environment(
     what may be applied from now on, here or by others, and what an apply in part wrote. `calm` is whether it was in sync when
     it was last looked at, with this revision. Raises only what `begin` does."""
     began = clock.seconds()
-    why_not, known = _why_not_reached(work, name, own, situation.synced)
+    why_not = _why_not_reached(work, name, own, situation.synced)
     look = why_not or _look(work, name, own, situation.synced)
     try:
         if not may_write():
@@ -164,21 +166,21 @@ def visit_environment(
     if look.was and applied is not None and applied.code == Incomplete.exit_code:  # what it wrote may be put back by hand soon
         begin(_look(work, name, own, situation.synced._replace(base=look.was, begun=look.begun)))
     access = "" if why_not else own.access
-    visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked, known)
+    visit = EnvironmentVisit(look, decision, applied, access, looked - began, clock.seconds() - looked)
     if own.settings.approved and visit.in_sync and (applied is not None or not calm or work.owes(name)):
-        return visit._replace(known=work.settle(name, look))
+        return visit._replace(settled=work.settle(name, look))
     return visit
 
 
-def _why_not_reached(work: Work, name: str, own: Watched, synced: Synced) -> tuple[Look | None, KnownRules | None]:
-    """The look that is not made, because nothing shows that its remote may be reached so, or None; see `new_access`."""
-    why, known = (None, None) if own.access == synced.access else work.new_access(name, own, synced)
+def _why_not_reached(work: Work, name: str, own: Watched, synced: Synced) -> Look | None:
+    """The look that is not made, because nothing shows that its remote may be reached so, or None."""
+    why = None if own.access == synced.access else work.new_access(name, own, synced)
     if why is None:
-        return None, known
+        return None
     failed = EnvironmentResult(name, "failed", StalePlan.exit_code, why)
-    return Look(failed, problem="refused", fingerprint=own.fingerprint), known
+    return Look(failed, problem="refused", fingerprint=own.fingerprint)
 
 
 def _look(work: Work, name: str, own: Watched, synced: Synced) -> Look:
     # What was in sync may have been another remote.
-    return work.look(name, own, synced=synced if own.access == synced.access else Synced(**synced.known._asdict()))
+    return work.look(name, own, synced=synced if own.access == synced.access else Synced(commit=synced.commit))

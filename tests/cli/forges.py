@@ -107,8 +107,8 @@ class Forge:
         self.now += 1
         self.pushed = self.created = self.now
 
-    def merge(self, number: int, commit: str = COMMIT, *, merged: bool = True) -> None:
-        """A pull request that belongs to the commit."""
+    def merge(self, number: int, commit: str = "", *, merged: bool = True) -> None:
+        """A pull request that belongs to the commit, by itself the newest one of main."""
         head, target = self.proposals.get(number, (COMMIT, "main"))
         self.now += 1
         self.merges.append(
@@ -118,7 +118,7 @@ class Forge:
                 "merged_at": _moment(self.now) if merged else None,
                 "updated_at": _moment(self.now),
                 "state": "merged" if merged else "opened",
-                "merge_commit_sha": commit,
+                "merge_commit_sha": commit or self.head or self.commit,
                 "head": {"sha": head},
                 "base": {"ref": target},
                 "sha": head,

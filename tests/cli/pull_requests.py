@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.cli.forges import Forge
 from tests.conftest import Policyctl, Project, Ran
-from tests.git_repo import checked_out, commit
+from tests.git_repo import checked_out, commit, git
 from tests.sqlite_rows import live_documents
 from tests.workflow_runner import proposed
 
@@ -30,8 +31,16 @@ class Work:
         return self.policyctl("plan", *base, "--out", "plan.json", "--report", "markdown=plan.md", *args)
 
     def commit(self) -> str:
-        """Commit what the files say, and nothing that plan wrote."""
-        return commit(self.project.folder, "policies")
+        """Commit what the files say, and nothing that plan wrote; steps then run for that commit, unless main has moved on."""
+        made = commit(self.project.folder, "policies")
+        if self.forge.head == self.forge.commit:
+            self.forge.commit = self.forge.head = made
+        return made
+
+    def begin(self) -> None:
+        """Have the history of main begin with what the files say."""
+        shutil.rmtree(self.project.folder / ".git")
+        self.settle()
 
     def settle(self) -> None:
         """Take what the files say for what pull requests are to be merged into."""
@@ -52,7 +61,8 @@ class Work:
             return self.policyctl("ci", "comment", "plan.md", "--plan", "plan.json")
 
     def on_main(self, *args: str) -> Ran:
-        self.commit()
+        if git(self.project.folder, "status", "--porcelain", "--untracked-files=all", "policies"):
+            self.commit()
         with self._patch.context() as step:
             for name, value in self.forge.branch_environ.items():
                 step.setenv(name, value)

@@ -195,7 +195,7 @@ def test_main_that_has_moved_on_approves_nothing_for_an_older_commit(work: Work)
     work.forge.head = "d" * 40
     ran = work.apply()
     assert (ran.code, work.live) == (4, {"base"})
-    assert f"main has moved on to {'d' * 12}, and this run is for {COMMIT[:12]}" in ran.err
+    assert f"main has moved on to {'d' * 12}, and this run is for {work.forge.commit[:12]}" in ran.err
     digest = json.loads(Path("plan.json").read_text("utf-8"))["digest"]
     assert work.on_main("ci", "approved", "--digest", digest).out == f"{digest}\n", "a person may"
 
@@ -226,7 +226,7 @@ def test_a_later_commit_that_changes_none_of_the_policies_changes_nothing(
         work.add("a")
         assert work.comment().code == 0
         forge.merge(5)
-        forge.head, forge.changed = "d" * 40, {COMMIT: changed}
+        forge.head, forge.changed = "d" * 40, {forge.commit: changed}
         assert (work.apply().code == 0) == counts
 
 
@@ -459,7 +459,7 @@ def test_a_comment_that_was_edited_allows_nothing(seconds: int, work: Work) -> N
 def test_overrides_come_first_are_approved_with_the_plan_and_used_by_apply(work: Work) -> None:
     work.project.write("policyctl.yaml", "limits: {max_removes: 0}\n")
     work.add("a")
-    work.settle()
+    work.begin()
     assert work.policyctl("apply", "--yes").code == 0
     work.take_away("a")
     assert work.comment().code == 0

@@ -17,7 +17,7 @@ from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit, git
 
-NOT_APPROVED = "no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them"
+NOT_APPROVED = "no approved plan shows how remote, auth and ca_file came to be what they are now, so nothing logs in with them"
 ROW = 'environments.prod.remote.sslrootcert: policies/ca.pem → "policies/ca.pem, whose content this branch changes"'
 
 

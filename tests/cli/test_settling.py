@@ -19,7 +19,7 @@ from policyctl.cli.watch_look import LookedPlan, Taken, UsedApprovals
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import KnownRules, Look
+from policyctl.watch.decide import Look
 from tests.conftest import Project
 from tests.git_repo import commit
 
@@ -41,7 +41,7 @@ class Service:
 
     def merge(self, number: str, state: str, *names: str) -> None:
         """A newer pull request, whose plans for these environments are applied, or wait."""
-        self.merged.insert(0, Merge(number, f"#{number}", datetime.now(UTC), Proposal(number * 40, "main")))
+        self.merged.insert(0, Merge(number, f"#{number}", datetime.now(UTC), Proposal(number * 40, "main"), number * 40))
         self.bodies[number] = [f"{comment_marker(name, 'policies')}\n\ntext\n\n<!-- policyctl {state} -->\n" for name in names]
 
     def merges(self, _branch: str) -> Iterator[Merge]:
@@ -96,14 +96,9 @@ class Watching:
         self.now += 1
 
     def settle(self, name: str) -> None:
-        opened = cast("Any", SimpleNamespace(place="policies", top=Path(), referred=(), access=lambda _: "access"))
-        look = Look(
-            EnvironmentResult(name, "planned"),
-            {},
-            fingerprint="files",
-            plan=LookedPlan(opened, KnownRules("rules")),
-            rules="rules",
-        )
+        more = {"place": "policies", "top": Path(), "referred": (), "commit": "head", "shown": lambda *_: True}
+        opened = cast("Any", SimpleNamespace(**more))
+        look = Look(EnvironmentResult(name, "planned"), {}, fingerprint="files", plan=LookedPlan(opened, "known"))
         self.approvals.settle(look, name)
 
     def settle_all(self) -> list[str]:

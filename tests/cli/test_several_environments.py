@@ -24,8 +24,6 @@ from deepdiff import DeepDiff
 from jsonschema import Draft202012Validator
 
 from policyctl.effect.analysis import compare
-from policyctl.load.base_config import settings_history
-from policyctl.load.discovery import find_config, load_config
 from policyctl.load.git.repository import _run as run_git
 from policyctl.load.git.repository import named_in
 from policyctl.plan.fleet import EnvironmentResult, general
@@ -710,15 +708,6 @@ environments:
     assert not database(project, "b").exists()
     project.write("policyctl.yaml", config)
     assert policyctl("apply", "--all", "--yes", "--expect-digest", digest).code == 0
-
-
-def test_every_way_to_a_remote_that_an_inventory_had_is_in_its_history(project: Project) -> None:
-    project.write("policyctl.yaml", 'templates: {one: {remote: "sqlite:///{{ at }}.db"}}\n' + ROWS_OF_ONE)
-    for at in ("a", "b", "a", "c"):
-        project.write("rows.csv", f"t,at\nx,{at}\n")
-        commit(project.folder)
-    config = load_config(find_config(project.policies))
-    assert len({one.access for one in settings_history(project.policies, config, "t-x") or ()}) == 3
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_a_push_does_not_free_what_an_approved_change_of_settings_holds_up(tenan
     tenant.push()
     ran = tenant.apply()
     assert (ran.code, tenant.rows.rows) == (4, before)
-    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
+    assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
 
 
 def test_a_plan_that_is_empty_by_now_needs_no_approval_and_uses_those_that_wait(tenant: TenantOf) -> None:
@@ -365,7 +365,7 @@ def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought
     assert "max_removes" not in tenant.forge.comments[6][0]["body"]
     ran = tenant.apply()
     assert (ran.code, tenant.live["q"]) == (4, "a")
-    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
+    assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
     digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
     assert tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json").code == 0
     ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
@@ -397,7 +397,7 @@ def test_settings_that_a_push_brought_before_any_were_noted_are_not_approved(
     assert ("1 to update" in page, "deny_providers" in page) == (True, False)
     ran = tenant.work.on_main("ci", "approved", *several)
     assert (ran.code, ran.out.strip()) == (0, NONE)
-    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
+    assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -441,7 +441,7 @@ def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(te
     tenant.merge(7, q=B)
     ran = tenant.apply()
     assert (ran.code, tenant.live["q"]) == (4, "a")
-    assert "no approved plan leads to the remote and the safety settings that policyctl.yaml has now" in ran.err
+    assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
 
 
 def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:
@@ -599,7 +599,7 @@ def test_an_apply_in_part_does_not_release_what_needs_approvals(watched: TenantO
     assert "in_sync" in watched.work.policyctl("watch", "--once").out
     watched.push(p=EVIL)
     assert (
-        "waits for an approval: merged plans do not lead to the safety settings of now"
+        "waits for an approval: a change of the remote or of the safety settings was in no plan of a merged pull request"
         in watched.work.policyctl("watch", "--once").out
     )
     assert watched.live == {"p": "b", "q": "a"}

@@ -13,7 +13,6 @@ import pytest
 
 from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
-from tests.cli.forges import COMMIT
 from tests.cli.pull_requests import Work
 from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, standing_in
@@ -30,7 +29,7 @@ def configure(work: Work, watch: str = HEALS, more: str = "scope: ['virtual-poli
 
 def push(work: Work) -> None:
     """Commit what the files say, without a pull request."""
-    work.forge.head = work.commit()
+    work.commit()
 
 
 def merge(work: Work, number: int = 5) -> None:
@@ -305,16 +304,14 @@ def test_settings_are_approved_whatever_is_merged_after_them_before_the_next_loo
 
 def noted(work: Work) -> None:
     """The workflow found nothing to do, or did it, and noted that."""
-    head, work.forge.head = work.forge.head, COMMIT
     assert work.on_main("ci", "applied").code == 0
-    work.forge.head = head
 
 
 @pytest.mark.parametrize("looked", [True, False])
 def test_settings_are_approved_that_the_workflow_noted_before_the_next_look(work: Work, looked: bool) -> None:
     """Also if the watch was not in sync before."""
     configure(work)
-    push(work)
+    work.begin()
     if looked:
         assert work.policyctl("apply", "--yes").code == 0
     look(work)
@@ -470,7 +467,6 @@ def test_a_new_environment_is_reached_once_a_person_applied_it(work: Work, monke
         assert "waits for" in look(work, "--all")  # that page does not show that it was pushed
         assert len(new.seen) == seen
         assert work.policyctl("apply", "--env", "new", "--yes").code == 0
-        work.forge.head = COMMIT
         assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
         push(work)
         assert "new  in_sync" in look(work, "--all")
@@ -497,7 +493,6 @@ def test_a_new_environment_is_not_released_by_what_was_pushed_before_it_was_seen
         push(work)
         work.forge.merge(5, str(work.forge.head))
         assert work.policyctl("apply", "--env", "new", "--yes").code == 0
-        work.forge.head = COMMIT
         assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
         write(work, usual, environment("new", new.url, "apply: on-merge"))
         push(work)
@@ -524,9 +519,7 @@ def added_as(work: Work, monkeypatch: pytest.MonkeyPatch, name: str, number: int
     work.forge.merge(number, str(work.forge.head))
     assert f"{name}  refused" in look(work, "--all")
     assert work.policyctl("apply", "--env", name, "--yes").code == 0
-    head, work.forge.head = work.forge.head, COMMIT
     assert "noted as applied" in work.on_main("ci", "applied", "--env", name).err
-    work.forge.head = head
     push(work)
     work.base = work.forge.head
     assert f"{name}  in_sync" in look(work, "--all")

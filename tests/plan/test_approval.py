@@ -11,10 +11,11 @@ import pytest
 from policyctl.plan.approval import (
     NONE,
     Approval,
+    SettingsMarks,
+    SettingsStep,
     Terms,
     adds_up,
-    lead_to,
-    led_rules,
+    all_shown,
     newest,
     print_of,
     standing,
@@ -131,37 +132,51 @@ def test_in_several_environments_a_newer_merge_replaces_only_what_it_changes_the
     assert adds_up(standing([older._replace(begun=NOW)], NOW), Changes(older.prints[:1]))
 
 
-@pytest.mark.parametrize(
-    ("steps", "known", "end"),
-    [
-        ([], "a", "a"),
-        (["a b"], "a", "b"),  # not a any more
-        (["b c", "a b"], "a", "c"),  # the newest first
-        (["b a", "a b"], "a", "a"),  # b was taken back
-        (["a a", "a b"], "a", "b"),  # of an older base: it shows no step
-        (["a b", "b c"], "a", "b"),  # c was not reached from b
-        (["b b"], "a", "a"),  # a push brought b
-        (["b c"], "a", "a"),
-        (["b c"], "", ""),
-    ],
-)
-def test_approved_settings_are_where_steps_lead_from_known_ones(steps: list[str], known: str, end: str) -> None:
-    found = [Approval(NONE, terms=Terms("here", before, "here", after)) for before, after in map(str.split, steps)]
-    approvals = [*found, Approval(NONE)]
-    assert led_rules(approvals, known) == end
-    assert [one for one in ("a", "b", "c") if lead_to(approvals, known, one, "here")] == [end] * bool(end)
+def marks(text: str) -> SettingsMarks | None:
+    """`a1`: the way a, the safety settings 1; `-` for none."""
+    return None if text == "-" else SettingsMarks(text[0], text[1])
 
 
-@pytest.mark.parametrize(
-    ("steps", "ways"),
-    [
-        ([], "abc"),  # whether one may be used at all is asked elsewhere
-        (["a b"], "bc"),
-        (["b b", "a b"], "bc"),
-        (["b a", "a b"], "ac"),
-        (["a a", "a b"], "bc"),  # of an older base
-    ],
-)
-def test_approvals_do_not_count_where_an_approved_step_led_away_from(steps: list[str], ways: str) -> None:
-    found = [Approval(NONE, terms=Terms(before, "a", after, "a")) for before, after in map(str.split, steps)]
-    assert [one for one in "abc" if lead_to(found, "a", "a", one)] == [*ways]
+def step(text: str) -> SettingsStep:
+    """`END BEFORE AFTER`; without an end where it is `-`."""
+    end, before, after = text.split()
+    return SettingsStep(end.replace("-", ""), marks(before), marks(after))
+
+
+def approved(text: str) -> Approval:
+    """A merge with that end, whose plan shows these settings."""
+    end, before, after = text.split()
+    return Approval("sha256:shown", end=end.replace("-", ""), terms=Terms(*before, *after))
+
+
+# The steps of the branch, the oldest first; what merged plans show; whether all is shown, and whether the way is.
+STEPS = {
+    "nothing changed": ([], [], True, True),
+    "shown": (["x a1 b2"], ["x a1 b2"], True, True),
+    "two merges, each shown": (["x a1 a2", "y a2 b2"], ["y a2 b2", "x a1 a2"], True, True),
+    "the safety settings were pushed": (["- a1 a2"], [], False, True),
+    "the way was pushed": (["- a1 b1"], [], False, False),
+    "pushed between two merges": (["x a1 a2", "- a2 a3"], ["x a1 a2"], False, True),
+    "pushed before a merge whose plan begins with it": (["x a1 a2", "x a2 a3"], ["x a2 a3"], False, True),
+    "pushed before a merge whose plan does not change it": (["x a1 a2"], ["x a2 a2"], False, True),
+    "pushed before a merge whose plan shows that it leads to the same": (["x a1 a3", "x a3 a2"], ["x a1 a2"], True, True),
+    "several commits of one merge": (["x a1 a2", "x a2 b2"], ["x a1 b2"], True, True),
+    "pushed, and taken back by a push": (["- a1 b2", "- b2 a1"], [], False, False),
+    "pushed, and taken back before a merge that shows neither": (["x a1 b2", "x b2 a1"], ["x a1 a1"], False, False),
+    "approved, and taken back by a push": (["x a1 b2", "- b2 a1"], ["x a1 b2"], False, False),
+    "approved, and taken back by a merge": (["x a1 b2", "y b2 a1"], ["x a1 b2", "y b2 a1"], True, True),
+    "another merge shows it": (["x a1 a2"], ["y a1 a2"], False, True),
+    "a merge of which the end is not known": (["- a1 a2"], ["- a1 a2"], False, True),
+    "its plan shows what the base was before another merge": (["x a1 a2", "y a2 a3"], ["x a1 a2", "y a1 a3"], False, True),
+    "its plan shows the way, and other safety settings": (["x a1 b3"], ["x a1 b2"], False, True),
+    "two merges with one end show it in parts": (["x a1 b2"], ["x a1 b1", "x a1 a2"], False, True),
+    "the environment is new": (["x - a1"], ["x a1 a1"], False, False),
+    "the environment was gone for a while": (["x a1 -", "y - a1"], ["x a1 a1", "y a1 a1"], False, False),
+}
+
+
+@pytest.mark.parametrize("case", STEPS)
+def test_each_change_of_the_settings_must_be_shown_by_the_merge_that_brought_it(case: str) -> None:
+    steps, approvals, settings, way = STEPS[case]
+    given = [step(one) for one in steps], [approved(one) for one in approvals]
+    assert (all_shown(*given), all_shown(*given, way_only=True)) == (settings, way)

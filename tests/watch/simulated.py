@@ -14,7 +14,7 @@ from typing import Any
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import KnownRules, Look, Synced
+from policyctl.watch.decide import Look, Settled, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFolder
 from policyctl.watch.schedule import Holds, LookSchedule
@@ -83,6 +83,10 @@ class SimulatedWork:
     def fetch(self) -> str:
         return self.wanted
 
+    @property
+    def commit(self) -> str:
+        return self.used
+
     def open(self, revision: str) -> Mapping[str, Watched]:
         self.used = revision
         return {
@@ -112,8 +116,8 @@ class SimulatedWork:
     def unapproved(self, _name: str, _look: Look) -> str | None:
         return None
 
-    def new_access(self, _name: str, _own: Watched, _synced: Synced) -> tuple[str | None, KnownRules | None]:
-        return "no approval shows it", None
+    def new_access(self, _name: str, _own: Watched, _synced: Synced) -> str | None:
+        return "no approval shows it"
 
     def uncommitted(self) -> str | None:
         return None
@@ -124,7 +128,7 @@ class SimulatedWork:
     def owes(self, _name: str) -> bool:
         return False
 
-    def settle(self, _name: str, _look: Look) -> KnownRules | None:
+    def settle(self, _name: str, _look: Look) -> Settled | None:
         return None
 
     def apply(self, name: str, look: Look) -> EnvironmentResult:

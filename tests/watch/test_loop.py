@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from policyctl.errors import PolicyctlError
 from policyctl.load.windows import RetryWaits, WatchSettings, Window
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import KnownRules, Look, Synced
+from policyctl.watch.decide import Look, Settled, Synced
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
 from policyctl.watch.status import Board, State
@@ -238,7 +238,7 @@ def test_what_was_in_sync_before_a_restart_shows_who_moved(tmp_path: Path, *, pu
 class Settling(SimulatedWork):
     """Notes when it was asked to note that what was approved is applied."""
 
-    def settle(self, name: str, look: Look) -> KnownRules | None:
+    def settle(self, name: str, look: Look) -> Settled | None:
         self.settled.append(self.clock.at)
         return super().settle(name, look)
 
@@ -302,7 +302,7 @@ class Led(Blocking):
 
     def __init__(self) -> None:
         super().__init__({"slow": Tenant("one", APPLIES._replace(approved=True, interval=0.1))})
-        self.access, self.rules, self.approved = "here", "strict", True
+        self.access, self.approved = "here", True
         self.concerns = lambda _: False
         self.used_next, self.asked = Event(), Event()
 
@@ -311,25 +311,26 @@ class Led(Blocking):
         if revision == "next":
             self.used_next.set()
         settings = one.settings._replace(approved=self.approved)
-        return {"slow": one._replace(settings=settings, access=self.access, rules=self.rules)}
+        return {"slow": one._replace(settings=settings, access=self.access)}
 
     def look(self, name: str, own: Watched, *, synced: Synced) -> Look:
         assert own.access == "here"
-        return super().look(name, own, synced=synced)._replace(rules="strict")
+        self.looked_at = self.used
+        return super().look(name, own, synced=synced)
 
-    def new_access(self, name: str, own: Watched, synced: Synced) -> tuple[str | None, KnownRules | None]:
+    def new_access(self, name: str, own: Watched, synced: Synced) -> str | None:
         self.asked.set()
         return super().new_access(name, own, synced)
 
-    def settle(self, name: str, look: Look) -> KnownRules | None:
+    def settle(self, name: str, look: Look) -> Settled | None:
         self.asked.set()
-        return KnownRules(look.rules)
+        return Settled(self.looked_at, changed=True)
 
 
 @pytest.mark.parametrize("has", ["one", ""])
-@pytest.mark.parametrize(("access", "rules", "approved"), [("there", "strict", True), ("here", "loose", False)])
+@pytest.mark.parametrize(("access", "approved"), [("there", True), ("here", False)])
 def test_a_push_during_a_look_or_an_apply_is_not_taken_for_what_that_was_made_with(
-    access: str, rules: str, has: str, *, approved: bool
+    access: str, has: str, *, approved: bool
 ) -> None:
     work, memory = Led(), Memory(None)
     work.tenants["slow"].has = has
@@ -338,7 +339,7 @@ def test_a_push_during_a_look_or_an_apply_is_not_taken_for_what_that_was_made_wi
         done = pool.submit(loop.run)
         try:
             assert work.blocked.wait(LONGEST)
-            work.access, work.rules, work.approved = access, rules, approved
+            work.access, work.approved = access, approved
             work.push("next")
             assert work.used_next.wait(LONGEST)
             work.asked.clear()
@@ -348,8 +349,8 @@ def test_a_push_during_a_look_or_an_apply_is_not_taken_for_what_that_was_made_wi
             loop.stop()
             work.released.set()
         done.result(LONGEST)
-    assert (memory.synced("slow").access, memory.synced("slow").rules) == ("here", "strict")
-    (held,) = memory.held(work.open("next")).values()
+    assert (memory.synced("slow").access, memory.synced("slow").commit) == ("here", "one")
+    (held,) = memory.held(work.open("next"), "next").values()
     assert held.settings.approved
 
 

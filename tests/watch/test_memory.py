@@ -55,39 +55,33 @@ def test_environments_that_left_are_forgotten(tmp_path: Path) -> None:
 
 
 APPROVED, FREE = WatchSettings(approved=True), WatchSettings()
-PROD = Watched(APPROVED, access="prod", rules="strict", remote="P")
-DEV = Watched(FREE, access="dev", rules="loose", remote="D")
+PROD = Watched(APPROVED, access="prod", remote="P")
+DEV = Watched(FREE, access="dev", remote="D")
+# The environments of the next commit; which of them need approvals; and of each how it is reached and at which commit its
+# settings are approved, as far as that is known.
 NEXT: dict[str, tuple[dict[str, Watched], dict[str, bool], dict[str, tuple[str, str]]]] = {
     "the same": (
         {"prod": PROD, "dev": DEV},
         {"prod": True, "dev": False},
-        {"prod": ("prod", "strict"), "dev": ("dev", "loose")},
+        {"prod": ("prod", "first"), "dev": ("dev", "first")},
     ),
-    "other settings": (
-        {"prod": PROD._replace(access="evil", rules="none"), "dev": DEV._replace(access="evil", rules="other")},
+    "other ways": (
+        {"prod": PROD._replace(access="evil"), "dev": DEV._replace(access="evil")},
         {"prod": True, "dev": False},
-        {"prod": ("prod", "strict"), "dev": ("dev", "other")},
+        {"prod": ("prod", "first"), "dev": ("dev", "first")},
     ),
-    "without approvals": (
-        {"prod": PROD._replace(settings=FREE, rules="none")},
-        {"prod": True},
-        {"prod": ("prod", "strict")},
-    ),
+    "without approvals": ({"prod": PROD._replace(settings=FREE)}, {"prod": True}, {"prod": ("prod", "first")}),
     "a new one": (
         {"prod": PROD, "new": DEV._replace(access="new")},
         {"prod": True, "new": True},
-        {"prod": ("prod", "strict"), "new": ("", "")},
+        {"prod": ("prod", "first"), "new": ("", "")},
     ),
     "another name": (
-        {"production": PROD._replace(settings=FREE, rules="none"), "dev": DEV},
+        {"production": PROD._replace(settings=FREE), "dev": DEV},
         {"production": True, "dev": False},
-        {"production": ("", ""), "dev": ("dev", "loose")},
+        {"production": ("", ""), "dev": ("dev", "first")},
     ),
-    "the remote of the other": (
-        {"dev": PROD._replace(settings=FREE)},
-        {"dev": True},
-        {"dev": ("dev", "loose")},
-    ),
+    "the remote of the other": ({"dev": PROD._replace(settings=FREE)}, {"dev": True}, {"dev": ("dev", "first")}),
 }
 
 
@@ -95,35 +89,39 @@ NEXT: dict[str, tuple[dict[str, Watched], dict[str, bool], dict[str, tuple[str, 
 def test_what_a_commit_does_not_decide_about_itself(tmp_path: Path, case: str) -> None:
     found, approved, known = NEXT[case]
     memory = Memory(StateFolder(tmp_path))
-    begun = memory.held({"prod": PROD, "dev": DEV})
+    begun = memory.held({"prod": PROD, "dev": DEV}, "first")
     assert {name: one.settings.approved for name, one in begun.items()} == {"prod": True, "dev": False}
     memory.keep(begun)
     for again in (memory, Memory(StateFolder(tmp_path))):
-        held = again.held(found)
+        held = again.held(found, "next")
         assert {name: one.settings.approved for name, one in held.items()} == approved
-        assert {name: (again.synced(name).access, again.synced(name).rules) for name in found} == known
+        assert {name: (again.synced(name).access, again.synced(name).commit) for name in found} == known
 
 
 def test_without_approvals_the_settings_of_the_branch_are_followed(tmp_path: Path) -> None:
     memory = Memory(StateFolder(tmp_path))
-    memory.held({"dev": DEV})
-    memory.set_synced("dev", files="files", rows="rows", base="base", rules="loose")
-    memory.held({"dev": DEV._replace(rules="other")})
-    assert memory.synced("dev") == Synced("files", "rows", "base", "", "dev", "other")
-    memory.held({"dev": DEV._replace(access="other")})
-    assert memory.synced("dev") == Synced(access="other", rules="loose")  # what was in sync may be another remote
-    assert not memory.held({"dev": DEV})["dev"].settings.approved
+    memory.held({"dev": DEV}, "first")
+    memory.set_synced("dev", files="files", rows="rows", base="base")
+    assert not memory.held({"dev": DEV}, "second")["dev"].settings.approved
+    assert memory.synced("dev") == Synced("files", "rows", "base", "", "dev")
+    memory.held({"dev": DEV._replace(access="other")}, "third")
+    assert memory.synced("dev") == Synced(access="other")  # what was in sync may be another remote
+    memory.held({"dev": DEV._replace(access="last"), "prod": PROD}, "fourth")
+    assert [memory.synced(name) for name in ("dev", "prod")] == [
+        Synced(access="last", commit="fourth"),
+        Synced(access="prod", commit="fourth"),
+    ]
 
 
 def test_a_remote_is_released_once_no_environment_needs_approvals_for_it(tmp_path: Path) -> None:
     memory = Memory(StateFolder(tmp_path))
     both = {"prod": PROD, "beside": PROD}
-    memory.held(both)
+    memory.held(both, "first")
     free = {name: one._replace(settings=FREE) for name, one in both.items()}
-    assert memory.released("prod", both | {"prod": free["prod"]})["prod"].settings.approved
-    memory.released("prod", free)
-    assert not any(one.settings.approved for one in memory.released("beside", free).values())
-    assert not any(one.settings.approved for one in Memory(StateFolder(tmp_path)).held(free).values())
+    assert memory.released("prod", both | {"prod": free["prod"]}, "next")["prod"].settings.approved
+    memory.released("prod", free, "next")
+    assert not any(one.settings.approved for one in memory.released("beside", free, "next").values())
+    assert not any(one.settings.approved for one in Memory(StateFolder(tmp_path)).held(free, "next").values())
 
 
 def test_the_file_stays_small(tmp_path: Path) -> None:

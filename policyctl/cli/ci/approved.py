@@ -34,13 +34,9 @@ from policyctl.plan.approval import (
     NONE,
     Approval,
     adds_up,
-    lead_to,
-    led_rules,
     newest,
     overrides_of,
-    reached,
     replaced,
-    rules_at_first,
     standing,
     waiting,
 )
@@ -54,12 +50,12 @@ Example:
 
 _NO_PLAN = "it was refused, its page did not show all of it, or it was not made for an environment"
 _NEW_ACCESS = (
-    "no approved plan shows the remote, auth and ca_file that policyctl.yaml has now, so nothing logs in with them; read them, "
-    "then start this by hand with DIGEST@{}, where DIGEST is what policyctl plan --format json prints"
+    "no approved plan shows how remote, auth and ca_file came to be what they are now, so nothing logs in with them; read "
+    "them, then start this by hand with DIGEST@{}, where DIGEST is what policyctl plan --format json prints"
 )
 _NEW_SETTINGS = (
-    "no approved plan leads to the remote and the safety settings that policyctl.yaml has now; read the plan, then start this "
-    "by hand with its digest"
+    "a change of the remote or of the safety settings was in no approved plan; read the plan, then start this by hand with its "
+    "digest"
 )
 
 
@@ -86,11 +82,12 @@ def approved(options: Options, digest: str, text: str, out: Path | None, chosen:
 
     A pull request counts if it was merged since the last one whose plan was applied (see ci applied), and if its plan was made
     for the merged commit and for this branch. If there are several, the plan made now must be exactly their sum; else standard
-    error names what is not applied yet, and how to go on. An approval holds only at the head of the branch, and under the
-    safety settings that it shows. If nothing is approved the digest is `none`, which lets apply accept an empty plan only.
+    error names what is not applied yet, and how to go on. An approval holds only at the head of the branch, and only if each
+    change of the safety settings since then was in an approved plan. If nothing is approved the digest is `none`, which lets
+    apply accept an empty plan only.
 
-    If the remote, auth or ca_file of the environment is not what was used before, and no approved plan shows the change, the
-    exit code is 4 before anything logs in.
+    If the remote, auth or ca_file of the environment changed, and no approved plan showed that, the exit code is 4 before
+    anything logs in.
     """
     console = Console(options)
     if text.strip() and not digest:
@@ -163,7 +160,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     if why is None and len(found) == 1 and found[0].digest == NONE:
         why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
     holding = [one for one in found if one.holds(commit)]
-    if why is None and holding and not lead_to(found, _known_rules(subject, found, applied), subject.rules, subject.access()):
+    if why is None and holding and not subject.shown(_since(applied), found):
         why = f"{_NEW_SETTINGS}{besides}"
     if why is not None:
         return nothing(why), []
@@ -188,24 +185,14 @@ def _place(options: Options, subject: Subject) -> ApprovalPlace:
     return ApprovalPlace(subject.name, repository_path(str(options.dir)), top, subject.referred())
 
 
-def _known_rules(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> str:
-    """The safety settings of the last apply that was noted; if none was noted, the first ones that the branch had, or empty if
-    approved plans do not show all others. Those at the base of the oldest approval that waits are enough where no credentials
-    keep others out, and where it is not known whether any were noted: further back than merges are read, or by an older
-    policyctl."""
-    if applied is not None and applied.rules:
-        return applied.rules
-    if subject.logs_in and (applied is None or applied.rules == ""):
-        return rules_at_first(found, subject.rules_history())
-    return next((one.terms.rules_before for one in reversed(found) if one.terms is not None), "")
+def _since(applied: Approval | None) -> str | None:
+    """The commit whose settings were approved last, as the last apply noted; None for the first ones if none was noted."""
+    return (applied.commit if applied is not None else "") or None
 
 
 def _may_log_in(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> bool:
     """Whether the way in to the remote was used before, or approved, or takes no credentials."""
-    if not subject.logs_in:
-        return True
-    is_noted = applied is not None and applied.access is not None
-    return subject.access() == reached(found, applied, () if is_noted else subject.history())
+    return not subject.logs_in or subject.shown(_since(applied), found, way_only=True)
 
 
 def _not_approved(one: Approval) -> str:
@@ -266,19 +253,18 @@ def applied(options: Options, chosen: EnvironmentFilter) -> int:
 
 def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console) -> str | None:
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
-    access = subject.access()
     found, last = waiting_merges(forge, place.environment, place.directory)
     if why := why_not_head(forge, place.directory, place.referred):
         return why
     approvals = approvals_in(forge, found, place)
-    rules = led_rules(approvals, _known_rules(subject, approvals, last))
-    if any(one.begun == forge.commit for one in approvals) or not (rules or subject.logs_in):
-        rules = subject.rules  # otherwise a push brought those that differ, and nothing was written under them
+    # What a push brought is approved by the apply that a person began with it.
+    is_shown = any(one.begun == forge.commit for one in approvals) or subject.shown(_since(last), approvals)
+    commit = forge.commit if is_shown else _since(last) or ""
     if not any(one.ours for one in found):
         return f"none that waits to be applied has a comment for {subject.name}"
     old, by_run = replaced(approvals), f"Applied by [this run]({forge.link}), or taken back before."
     for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
         for one in ours:
-            forge.rewrite(one, applied_text(one.body, REPLACED if merge.name in old else by_run, access, rules))
+            forge.rewrite(one, applied_text(one.body, REPLACED if merge.name in old else by_run, commit))
             console.say(f"noted as {'replaced' if merge.name in old else 'applied'}: pull request {merge.name}")
     return None

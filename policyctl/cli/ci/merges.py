@@ -8,15 +8,30 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.ci import service_or_why
 from policyctl.ci.comments import approval_in, begun, ends_of, finished, is_in, not_begun
 from policyctl.ci.forge import Comment, Forge, Merge, NotAllowed, moment_in
 from policyctl.errors import PolicyctlError, RemoteError, StalePlan
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.plan.approval import APPLIED, NONE, Approvable, Approval, held, moved_otherwise, unapproved, waiting
+from policyctl.plan.approval import (
+    APPLIED,
+    NONE,
+    Approvable,
+    Approval,
+    SettingsMarks,
+    all_shown,
+    held,
+    moved_otherwise,
+    unapproved,
+    waiting,
+)
 from policyctl.report.format import count
+
+if TYPE_CHECKING:
+    from policyctl.load.selector import EnvironmentFilter
+    from policyctl.load.settings_history import SettingsHistory
 
 REPLACED = "Replaced by what was merged later."
 _ENDED = {True: "wrote all of it", False: "did not finish"}
@@ -40,7 +55,7 @@ class Merged(NamedTuple):
 def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[Merged], Approval | None]:
     """The merged pull requests back to the last one that was applied, the newest first: everything older was applied with it or
     before it. That one is the last of them, here without comments, and its approval comes beside them. What is older than all
-    that are read counts as applied too, though nothing is known of it; None if there is nothing older."""
+    that are read counts as applied too, with the settings that it left; None if there is nothing older."""
     return _waiting(((merge, forge.comments_on(merge)) for merge in _newest(forge)), environment, directory)
 
 
@@ -59,7 +74,7 @@ def _waiting(
             return [*found, Merged(merge, [])], approval
         found.append(Merged(merge, ours))
         if number == _LOOKED:
-            return found, Approval(APPLIED)
+            return found, Approval(APPLIED, commit=merge.end)
     return found, None
 
 
@@ -130,8 +145,30 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         if why := _why_not(one, found, place):
             approvals.append(Approval(NONE, one.merge.name, why=why, known=True))
         else:
-            approvals.append(held(approval, one.merge.what, seen=_is_seen(approval, one.merge, one.ours[-1])))
+            seen = _is_seen(approval, one.merge, one.ours[-1])
+            approvals.append(held(approval._replace(end=one.merge.end), one.merge.what, seen=seen))
     return approvals
+
+
+def settings_shown(
+    history: SettingsHistory | None,
+    about: str | EnvironmentFilter,
+    now: SettingsMarks,
+    since: Iterable[str | None],
+    approvals: Sequence[Approval],
+    *,
+    way_only: bool = False,
+) -> bool:
+    """Whether the plans of merged pull requests showed each change of the settings, up to those of `now`, from one of the
+    commits `since`, whose settings were approved; see `SettingsHistory.steps` and `all_shown`."""
+    if history is None:
+        return False
+    ends = {one.end for one in approvals}
+    for commit in since:
+        with suppress(PolicyctlError):
+            if all_shown(history.steps(about, now, commit, ends), approvals, way_only=way_only):
+                return True
+    return False
 
 
 def _changes(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from policyctl.cli.ci.merges import settings_shown
 from policyctl.cli.options import Options
 from policyctl.cli.selection import Overrides
 from policyctl.errors import UsageError
@@ -15,12 +16,12 @@ from policyctl.load.discovery import find_config, load_config
 from policyctl.load.environment import Config
 from policyctl.load.git import repository_top
 from policyctl.load.selector import EnvironmentFilter
-from policyctl.plan.approval import Approvable
+from policyctl.plan.approval import Approvable, Approval, SettingsMarks
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.settings import Override
 
 if TYPE_CHECKING:
-    from policyctl.load.base_config import SettingsThen
+    from policyctl.load.settings_history import SettingsHistory
     from policyctl.plan.fleet import EnvironmentResult, FleetResult
 
 
@@ -49,19 +50,16 @@ class Subject(ABC):
     def access(self) -> str:
         """How the remotes are reached now, as a hash."""
 
+    def shown(self, since: str | None, approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
+        """Whether approved plans showed each change of the settings since that commit; see `settings_shown`."""
+        now = SettingsMarks(self.access(), self.rules)
+        return settings_shown(self._history, self._about, now, [since], approvals, way_only=way_only)
+
     @cached_property
-    def _history(self) -> Sequence[SettingsThen] | None:
-        from policyctl.load.base_config import settings_history  # imports subprocess
+    def _history(self) -> SettingsHistory:
+        from policyctl.load.settings_history import SettingsHistory  # imports subprocess
 
-        return settings_history(self._options.dir, self._config, self._about)
-
-    def history(self) -> Sequence[str]:
-        """How they were reached in the history of the branch, the oldest first; empty if that is not known."""
-        return [one.access for one in self._history or ()]
-
-    def rules_history(self) -> Sequence[str]:
-        """Which safety settings they had there; those of now where nothing ever changed them."""
-        return () if self._history is None else [one.rules for one in self._history] or [self.rules]
+        return SettingsHistory(self._options.dir, "HEAD", self._config)
 
     @property
     @abstractmethod

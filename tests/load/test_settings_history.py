@@ -1,0 +1,149 @@
+"""How the settings of an environment changed in a branch: by its first parents, each change with the merge that may have
+brought it."""
+
+from __future__ import annotations
+
+import pytest
+
+from policyctl.errors import PolicyctlError
+from policyctl.load.discovery import find_config, load_config
+from policyctl.load.referred import access_now
+from policyctl.load.settings_history import SettingsHistory
+from policyctl.plan.approval import SettingsMarks
+from tests.conftest import Project
+from tests.git_repo import commit, git
+
+ROWS = "default: t-x\nfleet: [{from: rows.csv, name: 't-{{ t }}', extends: one}]\n"
+
+
+class Branch:
+    """A project of which commits change the safety settings, the way in, or neither."""
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.states = project, dict[SettingsMarks | None, str]()
+
+    def push(self, limit: int | None = None, way: str = "a", name: str = "prod") -> str:
+        """A commit with these settings, or without a change of them."""
+        if limit is None:
+            self.project.write("notes.md", f"{way}\n")
+        else:
+            own = f"{name}: {{remote: 'sqlite:///{way}.db', limits: {{max_removes: {limit}}}}}"
+            self.project.write("policyctl.yaml", f"environments: {{{own}}}\n")
+        made = commit(self.project.folder)
+        if limit is not None:
+            self.states[self.now()] = f"{way}{limit}"
+        return made
+
+    def now(self, name: str = "prod") -> SettingsMarks | None:
+        config = load_config(find_config(self.project.policies))
+        own = config.environments.get(name)
+        return None if own is None else SettingsMarks(access_now(self.project.policies, config)(own), own.rules)
+
+    def steps(self, since: str | None, *ends: str) -> list[str]:
+        """Each step: which of the ends it belongs to, and from where to where it leads."""
+        config, now = load_config(find_config(self.project.policies)), self.now()
+        assert now is not None
+        found = SettingsHistory(self.project.policies, "HEAD", config).steps("prod", now, since, ends)
+        names = self.states | {None: "-"}
+        return [f"{ends.index(end) if end else '-'} {names[before]} {names[after]}" for end, before, after in found]
+
+
+@pytest.fixture
+def branch(project: Project) -> Branch:
+    commit(project.folder)
+    return Branch(project)
+
+
+def test_each_change_since_a_commit_belongs_to_the_first_merge_that_has_it(branch: Branch) -> None:
+    first = branch.push(1)
+    made = [branch.push(2), branch.push(way="notes"), branch.push(2, "b"), branch.push(way="more"), branch.push(3)]
+    assert branch.steps(first, *made) == ["0 a1 a2", "2 a2 b2", "4 b2 a3"]
+    assert branch.steps(first, made[3]) == ["0 a1 a2", "0 a2 b2", "- b2 a3"]
+    assert branch.steps(made[2], made[4]) == ["0 b2 a3"]
+    assert branch.steps(made[4]) == []
+    assert branch.steps(None, *made) == ["0 a1 a2", "2 a2 b2", "4 b2 a3"], "from the first ones"
+
+
+def test_what_was_taken_back_is_two_steps(branch: Branch) -> None:
+    first = branch.push(1)
+    branch.push(2)
+    branch.push(1)
+    assert branch.steps(first) == ["- a1 a2", "- a2 a1"]
+
+
+def test_where_the_environment_was_not_there_its_settings_are_none(branch: Branch) -> None:
+    first = branch.push(1)
+    branch.push(2, name="other")
+    branch.states[None] = "-"
+    branch.push(3)
+    assert branch.steps(first) == ["- a1 -", "- - a3"]
+    assert branch.steps(None) == ["- a1 -", "- - a3"]
+
+
+def test_a_file_that_was_not_valid_has_no_settings(branch: Branch) -> None:
+    first = branch.push(1)
+    branch.project.write("policyctl.yaml", "environments: [\n")
+    commit(branch.project.folder)
+    branch.push(1)
+    assert branch.steps(first) == ["- a1 -", "- - a1"]
+
+
+def test_a_merge_is_one_step_whatever_its_branch_did(branch: Branch) -> None:
+    first = branch.push(1)
+    git(branch.project.folder, "checkout", "--quiet", "-b", "feature")
+    branch.push(2)
+    branch.push(3, "b")
+    git(branch.project.folder, "checkout", "--quiet", "-")
+    git(branch.project.folder, "merge", "--quiet", "--no-ff", "--no-edit", "feature")
+    assert branch.steps(first, git(branch.project.folder, "rev-parse", "HEAD").strip()) == ["0 a1 b3"]
+
+
+def test_what_is_on_the_disk_and_in_no_commit_is_the_last_step(branch: Branch) -> None:
+    first = branch.push(1)
+    branch.project.write("policyctl.yaml", "environments: {prod: {remote: 'sqlite:///a.db', limits: {max_removes: 9}}}\n")
+    branch.states[branch.now()] = "a9"
+    assert branch.steps(first, first) == ["- a1 a9"]
+
+
+def test_a_repository_that_never_had_a_configuration_changes_nothing(branch: Branch) -> None:
+    config = load_config(find_config(branch.project.policies))
+    now = branch.now("local")
+    assert now is not None
+    assert SettingsHistory(branch.project.policies, "HEAD", config).steps("local", now, None, ()) == []
+    branch.push(5, name="local")
+    config, later = load_config(find_config(branch.project.policies)), branch.now("local")
+    assert later is not None
+    (found,) = SettingsHistory(branch.project.policies, "HEAD", config).steps("local", later, None, ())
+    assert (found.before, found.after) == (now, later)
+
+
+def test_the_values_of_an_inventory_are_settings(project: Project) -> None:
+    project.write("policyctl.yaml", 'templates: {one: {remote: "sqlite:///{{ at }}.db"}}\n' + ROWS)
+    for at in ("a", "b", "a", "c"):
+        project.write("rows.csv", f"t,at\nx,{at}\n")
+        commit(project.folder)
+    config = load_config(find_config(project.policies))
+    own = config.environments["t-x"]
+    now = SettingsMarks(access_now(project.policies, config)(own), own.rules)
+    assert len(SettingsHistory(project.policies, "HEAD", config).steps("t-x", now, None, ())) == 3
+
+
+@pytest.mark.parametrize("since", ["", "HEAD", "f" * 40, "--all", "the commit of another branch", "one that was merged"])
+def test_a_branch_that_does_not_go_back_to_a_commit_has_no_history_since_it(branch: Branch, since: str) -> None:
+    branch.push(1)
+    git(branch.project.folder, "checkout", "--quiet", "-b", "feature")
+    made = branch.push(2)
+    git(branch.project.folder, "checkout", "--quiet", "-")
+    if since == "one that was merged":  # it has other settings than the branch had then
+        branch.push(way="notes")
+        git(branch.project.folder, "merge", "--quiet", "--no-edit", "feature")
+    with pytest.raises(PolicyctlError):
+        branch.steps(made if " " in since else since)
+
+
+def test_a_shallow_clone_has_no_history(branch: Branch) -> None:
+    first = branch.push(1)
+    last = branch.push(2)
+    (branch.project.folder / ".git" / "shallow").write_text(f"{last}\n", "ascii")
+    with pytest.raises(PolicyctlError, match="history of the branch is not known here"):
+        branch.steps(first)
