@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import bidirectional, category, combining, east_asian_width, is_normalized, normalize
 
 from policyctl.errors import Severity
-from policyctl.plan.diff import ordinal_name
+from policyctl.plan.diff import ORDER, ordinal_name
 from policyctl.policy.document import Document
 from policyctl.policy.memo import late_pattern
 from policyctl.policy.model_secrets import SET
@@ -137,14 +137,17 @@ def shortened(name: str, longest: int = _LONGEST) -> str:
 
 def field_values(field: FieldChange, *, longest: int | None = _LONGEST) -> tuple[str, str]:
     """A field's values before and after, as text. An order that is absent is one that makes no difference."""
-    from policyctl.plan.diff import ORDER
-
-    if field.path.startswith("policy.") and field.path.endswith(ORDER):
+    if is_order(field):
         before, after = ("any" if order is None else escape(order) for order in (field.before, field.after))
         return before, after
     if field.path.removeprefix("provider_config.") in SECRETS:  # never more than whether it is set
         return _secret_text(field.before), _secret_text(field.after)
     return value(field.before, longest=longest), value(field.after, longest=longest)
+
+
+def is_order(field: FieldChange) -> bool:
+    """Whether a field is the order of targets."""
+    return field.path.startswith("policy.") and field.path.endswith(ORDER)
 
 
 def _secret_text(item: Any) -> str:

@@ -10,11 +10,11 @@ from policyctl.effect.analysis import Effect
 from policyctl.plan.change import Action, Change
 from policyctl.plan.diff import FieldChange, contents, origins
 from policyctl.plan.risk import Risk, Tier, loses, worst_of
-from policyctl.policy.document import Document
+from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.names import bare_name, canonical_model, kind_of
 from policyctl.report.drawings import effect_graph
 from policyctl.report.effect_rows import effect_rows, first_rows
-from policyctl.report.format import describe_value, field_values, position_name, value
+from policyctl.report.format import count, describe_value, field_values, is_order, position_name, value
 from policyctl.report.headline import describe_risks, is_unknown, losses_text, risk_of
 from policyctl.report.markdown import block, code, html_code, prose, proses, row
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, moved_words, used_by
@@ -214,13 +214,39 @@ def fields_of(change: Change) -> tuple[FieldChange, ...]:
 def _both(field: FieldChange, verbose: bool) -> Iterator[str]:
     texts = field_values(field, longest=None)
     if not verbose and field.before is not None and field.after is not None and max(map(len, texts)) > _SHOWN_WHOLE:
-        from policyctl.report.plan_text import elided  # imports difflib
-
-        texts = elided(*texts, most=None)
+        texts = _shortened(field, texts)
     label = position_name(field.path)
     for sign, item, text in zip("-+", (field.before, field.after), texts, strict=True):
         if item is not None:
             yield f"{sign} {label}: {text}"
+
+
+def _shortened(field: FieldChange, texts: tuple[str, str]) -> tuple[str, str]:
+    """Both values without what they have in common at both ends, which is counted. An entry of a list stays whole: part of it
+    does not show which one it is. So does an order."""
+    before, after = field.before, field.after
+    if isinstance(before, list) and isinstance(after, list):
+        start = _in_common(before, after)
+        end = _in_common(before[start:][::-1], after[start:][::-1])
+        return _entries(before, start, end), _entries(after, start, end)
+    if is_order(field):
+        return texts
+    from policyctl.report.plan_text import elided  # imports difflib
+
+    return elided(*texts, most=None)
+
+
+def _in_common(one: list[Any], other: list[Any]) -> int:
+    """How many entries at the beginning of two lists are equal."""
+    differ = (at for at, both in enumerate(zip(one, other, strict=False)) if len({*map(canonical_text, both)}) > 1)
+    return next(differ, min(len(one), len(other)))
+
+
+def _entries(entries: list[Any], start: int, end: int) -> str:
+    """`[(… 2 entries), 418, (… 1 entry)]`."""
+    shown = [value(entry, longest=None) for entry in entries[start : len(entries) - end]]
+    left, right = ([f"(… {count(number, 'entry')})"] if number else [] for number in (start, end))
+    return f"[{', '.join([*left, *shown, *right])}]"
 
 
 def _graph(policy: Document) -> str:

@@ -65,15 +65,17 @@ def sides(field: FieldChange, *, whole: bool = False) -> tuple[str, str]:
 def elided(before: str, after: str, most: int | None = _MOST) -> tuple[str, str]:
     """Two texts with `…` in place of long common runs, and of what exceeds `most` characters.
 
-    The first difference is always shown, right after the end of the first common run; without a limit every difference is.
+    The first difference is always shown, right after the end of the first common run. Without a limit every difference is, and
+    the characters of each run are counted, so that with the text before it is clear what the text after is.
     """
     if max(len(before), len(after)) <= _SHORT:
         return before, after
+    counted = most is None
     start = _in_common(before, after)
     old, new = before[start:], after[start:]
     end = _in_common(old[::-1], new[::-1])
-    head, tail = _end_of(before[:start]), _start_of(old[len(old) - end :])
-    left, right = _middles(old[: len(old) - end], new[: len(new) - end])
+    head, tail = _end_of(before[:start], counted), _start_of(old[len(old) - end :], counted)
+    left, right = _middles(old[: len(old) - end], new[: len(new) - end], counted)
     before, after = head + left + tail, head + right + tail
     return (before, after) if most is None else (cut(before, most), cut(after, most))
 
@@ -84,7 +86,7 @@ def _in_common(one: str, other: str) -> int:
     return next(differ, min(len(one), len(other)))
 
 
-def _middles(old: str, new: str) -> tuple[str, str]:
+def _middles(old: str, new: str, counted: bool) -> tuple[str, str]:
     """Two texts that differ at both ends, with the long common runs between shortened."""
     words, others = _WORD.findall(old), _WORD.findall(new)
     if max(len(words), len(others)) > _COMPARED:
@@ -95,27 +97,36 @@ def _middles(old: str, new: str) -> tuple[str, str]:
     for tag, i, j, k, m in SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
         one, other = "".join(words[i:j]), "".join(others[k:m])
         if tag == "equal" and len(one) > 2 * _AROUND:
-            one = other = _start_of(one).removesuffix("…") + _end_of(one)
+            first = _first_words(one)
+            one = other = first + " " * one[len(first) :].startswith(" ") + _end_of(one[len(first) :], counted)
         left, right = left + one, right + other
     return left, right
 
 
-def _end_of(text: str) -> str:
+def _end_of(text: str, counted: bool) -> str:
     """`…` and the last words of a text."""
     if len(text) <= _AROUND:
         return text
-    kept = text[-_AROUND:]
-    words = kept.partition(" ")[2]
-    return f"… {words}" if words else f"…{kept}"
+    last = text[-_AROUND:].partition(" ")[2] or text[-_AROUND:]
+    gap, space = len(text) - len(last), " " * (text[-len(last) - 1] == " ")
+    return f"{_left_out(gap, counted)}{space}{last}"
 
 
-def _start_of(text: str) -> str:
+def _start_of(text: str, counted: bool) -> str:
     """The first words of a text and `…`."""
     if len(text) <= _AROUND:
         return text
-    kept = text[:_AROUND]
-    words = kept.rpartition(" ")[0]
-    return f"{words} …" if words else f"{kept}…"
+    first = _first_words(text)
+    space = " " * text[len(first) :].startswith(" ")
+    return f"{first}{space}{_left_out(len(text) - len(first), counted)}"
+
+
+def _first_words(text: str) -> str:
+    return text[:_AROUND].rpartition(" ")[0] or text[:_AROUND]
+
+
+def _left_out(characters: int, counted: bool) -> str:
+    return f"(… {characters:,} characters)" if counted else "…"
 
 
 SYMBOLS: dict[Action, str] = {"add": "+", "update": "~", "remove": "-"}

@@ -7,9 +7,11 @@ from itertools import combinations_with_replacement, product
 from typing import Any
 
 import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
 
 from policyctl.plan.change import Change
-from policyctl.plan.diff import fields_between
+from policyctl.plan.diff import FieldChange, fields_between
 from policyctl.policy.document import Document, canonical_text, normal_form
 from policyctl.report.plan_items import Item, opened
 
@@ -58,3 +60,34 @@ def test_two_changes_of_a_policy_never_have_one_section(case: str) -> None:
             if (normal := normal_form(after)) != before:
                 other = seen.setdefault(section(before, after), normal)
                 assert canonical_text(other) == canonical_text(normal), section(before, after)
+
+
+LONG = "the rules of the house, as they are written on the door; " * 5
+SWITCHES = st.lists(st.booleans(), max_size=4)
+
+
+@given(SWITCHES, SWITCHES, SWITCHES)
+@example([True, True], [False, True], [True, False])
+def test_two_changes_of_a_long_value_never_look_the_same(before: list[bool], one: list[bool], other: list[bool]) -> None:
+    """Also where the same stands around what differs."""
+    assume(before != one != other != before)
+
+    def text(switches: list[bool]) -> str:
+        return LONG.join(["", *(f"{switch} " for switch in switches), ""])
+
+    def entries(switches: list[bool]) -> list[Any]:
+        return [{"id": place, "note": LONG, "deny": switch, "more": LONG} for place, switch in enumerate(switches)]
+
+    for form in (text, entries):
+        shown = [section_of("description", form(before), form(after)) for after in (one, other)]
+        assert shown[0] != shown[1]
+
+
+def test_entries_of_a_list_that_are_equal_only_to_python_are_shown() -> None:
+    shown = section_of("config.flags", [1] * 200, [1] * 199 + [True])
+    assert "+ config.flags: [(… 199 entries), true]\n" in shown
+
+
+def section_of(path: str, before: Any, after: Any) -> str:
+    change = Change("update", "virtual-model/x/m", "1", {}, {}, (FieldChange(path, before, after),))
+    return opened(Item("update", change.name, change, None, None, None, None, verbose=False))
