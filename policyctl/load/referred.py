@@ -25,6 +25,7 @@ from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import digest
 
 _FILE = "file:"
+CHANGES = ", whose content this branch changes"
 _SECRETS = ("api_key", "password", "token")  # the references of auth
 Held = Mapping[Path, bytes | str]  # the content of a file, or as text the reason why it cannot be read
 
@@ -49,7 +50,14 @@ def changed_since(then: Revision, base: Config, held: Held, now: Config) -> Iter
     for one in _references(now):
         at, path = _folder(base) / one.path, _folder(now) / one.path
         if before.get(one.key) == one.path and (was := held.get(at)) is not None and not is_same(at, was, path):
-            yield FieldChange(one.key, one.shown, f"{one.shown}, whose content this branch changes")
+            yield FieldChange(one.key, one.shown, f"{one.shown}{CHANGES}")
+
+
+def moves(then: Revision, base: Config, now: Config, reference: str) -> bool:
+    """Whether a branch changes the content of the repository's file at a reference of both, such as `file:keys/openai`."""
+    where = reference.removeprefix(_FILE)
+    was = _content(then, _folder(base) / where) if reference.startswith(_FILE) else None
+    return was is not None and not _is_same(then, _folder(base) / where, was, _folder(now) / where)
 
 
 def read_referred(held: Held, path: Path, most: int) -> bytes:

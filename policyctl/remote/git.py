@@ -26,7 +26,7 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.git.revision import Revision
 from policyctl.load.kinds import is_templated, is_test_file
 from policyctl.load.past import files_at
-from policyctl.load.referred import access_at, access_now
+from policyctl.load.referred import CHANGES, access_at, access_now, moves
 from policyctl.load.urls import GIT, is_postgres
 from policyctl.plan.change import Desired
 from policyctl.plan.diff import FieldChange
@@ -270,6 +270,7 @@ def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[Fie
     if all(name in before and before[name].include == one.include for name, one in now.environments.items()):
         _leave_out_equal(own.files, old.files)
     known = cache(lambda: {item for one in before.values() for item in old.of(one).items()})
+    changes = cache(partial(moves, left.then, left.config, now))
     found: dict[FieldChange, list[str]] = {}
     for name, environment in now.environments.items():
         after = own.of(environment)
@@ -277,7 +278,7 @@ def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[Fie
             then = old.of(before[name])
         else:
             then = {model: settings for model, settings in after.items() if (model, settings) in known()}
-        for row in _moved(then, after):
+        for row in _moved(then, after, changes):
             found.setdefault(row, []).append(name)
     if old.unread:
         found[_UNREAD] = [*now.environments]
@@ -288,20 +289,28 @@ def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[Fie
 
 
 def _leave_out_equal(own: Files, old: Files) -> None:
-    """Leave out the files without templates that both have: they lead to the same place in every environment."""
+    """Leave out the files without templates and references to files that both have: they lead to the same place in every
+    environment."""
     then = {old.relative(file): content for file, content in old.contents.items()}
     now = {own.relative(file): content for file, content in own.contents.items()}
-    equal = {path for path, content in now.items() if then.get(path) == content and not is_templated(content)}
+    equal = {
+        path
+        for path, content in now.items()
+        if then.get(path) == content and not (is_templated(content) or b"file:" in content)
+    }
     for files in (own, old):
         files.contents = {file: content for file, content in files.contents.items() if files.relative(file) not in equal}
 
 
-def _moved(then: _Models, now: _Models) -> Iterator[FieldChange]:
+def _moved(then: _Models, now: _Models, changes: Callable[[str], bool]) -> Iterator[FieldChange]:
+    """What leads models elsewhere; `changes` is whether the branch changes the content at a reference."""
     for model in sorted(then.keys() | now.keys()):
         was, becomes = (_texts(models.get(model, frozenset())) for models in (then, now))
         for key in sorted(was.keys() | becomes.keys()):
             if was.get(key) != becomes.get(key):
                 yield FieldChange(f"models.{model}.{key}", was.get(key), becomes.get(key))
+            elif key == "api_key" and changes(was[key]):
+                yield FieldChange(f"models.{model}.{key}", was[key], f"{was[key]}{CHANGES}")
 
 
 def _texts(settings: Iterable[tuple[str, str]]) -> dict[str, str]:

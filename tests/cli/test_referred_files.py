@@ -272,6 +272,24 @@ def test_a_changed_file_of_a_setting_of_all_environments_is_shown(key: str, proj
             assert "canary" not in ran.out + ran.err
 
 
+def test_a_changed_file_with_the_key_of_a_model_is_shown(project: Project, policyctl: Policyctl) -> None:
+    """The gateway sends what it has, whether models are managed or not; the model's own file may be as it was."""
+    project.policy("a", "virtual-model/openai/m")
+    key = "provider_config: {api_key: 'file:keys/openai'}"
+    project.write("m.yaml", f"spec_version: v1\nkind: model\nname: openai/m\n{key}\n")
+    project.write("policyctl.yaml", "environments: {prod: {remote: local}, eu: {remote: local}}\n")
+    project.write("keys/openai", "canary-one")
+    commit(project.folder)
+    for content, shown in (("canary-two", True), ("canary-one", False)):
+        project.write("keys/openai", content)
+        for chosen in (["--env", "prod"], ["--all"]):
+            ran = policyctl("plan", "--base", "HEAD", *chosen)
+            assert ran.code == 0, ran
+            row = 'models.openai/m.api_key: file:keys/openai → "file:keys/openai, whose content this branch changes"\n'
+            assert (row in ran.out) == ("whose content" in ran.out) == shown
+            assert "canary" not in ran.out + ran.err
+
+
 def test_a_watch_of_a_branch_notifies_at_the_address_that_its_commit_has(project: Project, policyctl: Policyctl) -> None:
     with receiving() as hook:
         project.policy("a")
