@@ -770,19 +770,19 @@ def brings_what_cannot_be_read(project: Project) -> None:
     (project.policies / "a.yaml").unlink()
 
 
-@pytest.mark.parametrize(
-    ("happens", "why"),
-    [
-        (brings_what_is_live, "may have been edited since: only commits of a merged branch have what is live, such as "),
-        (brings_what_cannot_be_read, "was edited since: no commit has what is live"),
-        (moves, ""),
-    ],
-)
-@pytest.mark.parametrize("audit", [False, True])
+MERGED: dict[Callable[[Project], None], str] = {  # what the branch does; what is shown of the policy that the next one removes
+    brings_what_is_live: "may have been edited since: only commits of a merged branch have what is live, such as ",
+    brings_what_cannot_be_read: "was edited since: no commit has what is live",
+    moves: "",
+}
+
+
+@pytest.mark.parametrize(("happens", "audit"), crossed(MERGED, [False, True]))
 def test_a_merged_branch_does_not_show_either_that_nothing_was_edited(
-    happens: Callable[[Project], None], why: str, audit: bool, project: Project, policyctl: Policyctl
+    happens: Callable[[Project], None], audit: bool, project: Project, policyctl: Policyctl
 ) -> None:
     """What it had on its way was not applied by its merge, so it shows nothing for what the next one removes."""
+    why = MERGED[happens]
     record = ("--audit", str(project.folder.parent / "audit.jsonl")) if audit else ()
     describe(project, "first")
     describe(project, "first", "other")

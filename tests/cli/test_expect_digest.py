@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ANYGEM, Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import commit
 from tests.patience import LONGEST
 from tests.remote.fake_server import standing_in
@@ -126,8 +127,7 @@ LED = {
 }
 
 
-@pytest.mark.parametrize("led", LED)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("way", "led"), crossed(WAYS, LED))
 def test_nothing_logs_in_in_another_way_than_the_approved_one(
     way: str, led: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from policyctl.cli.options import AUDIT_VARIABLE
 from tests.conftest import Policyctl, Project
+from tests.examples import crossed
 from tests.git_repo import commit, git
 from tests.sqlite_rows import live_documents
 
@@ -103,8 +104,7 @@ NEVER_APPLIED: dict[str, tuple[list[tuple[str, ...]], bool]] = {  # the versions
 }
 
 
-@pytest.mark.parametrize("case", NEVER_APPLIED)
-@pytest.mark.parametrize("audited", [False, True])
+@pytest.mark.parametrize(("case", "audited"), crossed(NEVER_APPLIED, [False, True]))
 def test_what_git_moved_and_nothing_applied_is_not_brought_back(
     case: str, audited: bool, project: Project, policyctl: Policyctl
 ) -> None:

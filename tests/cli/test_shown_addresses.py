@@ -156,6 +156,7 @@ LED_ELSEWHERE: dict[str, tuple[str, list[str]]] = {
 
 @UNMANAGED
 @pytest.mark.parametrize("case", LED_ELSEWHERE)
+@pytest.mark.alike
 def test_where_an_environment_leads_that_is_not_planned_is_shown(case: str, branch: Project, policyctl: Policyctl) -> None:
     """A gateway may run as any of them, and a merge of this page is for all."""
     settings, rows = LED_ELSEWHERE[case]

@@ -191,6 +191,7 @@ UNSEEN: dict[str, Callable[[Project], str]] = {  # by git status, or because it 
 
 
 @pytest.mark.parametrize("case", UNSEEN)
+@pytest.mark.alike
 def test_what_no_commit_has_is_not_applied(case: str, project: Project, policyctl: Policyctl) -> None:
     """Whatever git takes for unchanged: what was read is compared with the commit."""
     fleet = "fleet: [{from: rows.csv, name: '{{ n }}', vars: [m], defaults: {remote: local}}]\nwatch: {apply: on-merge}\n"
@@ -249,6 +250,7 @@ NEWER = {
 
 
 @pytest.mark.parametrize("case", NEWER)
+@pytest.mark.alike
 def test_an_edit_is_put_back_whatever_a_newer_commit_changes_elsewhere(
     case: str, project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:

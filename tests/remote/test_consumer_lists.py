@@ -8,6 +8,7 @@ import pytest
 
 from policyctl.plan.consumers import Sources
 from policyctl.remote import tenant_lists
+from tests.examples import crossed
 from tests.remote.fake_server import Handler, Reply, Seen, standing_in
 from tests.remote.http_helpers import reach
 
@@ -44,8 +45,7 @@ def test_each_list_is_asked_for_once() -> None:
     assert (found.unread, found.absent, found.agents) == ({}, (), ())
 
 
-@pytest.mark.parametrize("status", [401, 403, 500])
-@pytest.mark.parametrize("path", LISTS)
+@pytest.mark.parametrize(("path", "status"), crossed(LISTS, [401, 403, 500]))
 def test_a_list_that_cannot_be_read_is_named_and_the_others_are_read(path: str, status: int) -> None:
     def answer(seen: Seen) -> Reply:
         if seen.path == path:
@@ -169,6 +169,7 @@ def test_what_many_lists_have_takes_room_once(monkeypatch: pytest.MonkeyPatch) -
         ("bindings", Reply(200, {"bindings": {}}), "controls"),
     ],
 )
+@pytest.mark.alike
 def test_a_list_that_may_not_be_whole_counts_as_not_read(path: str, reply: Reply, unread: str) -> None:
     found, _ = sources_of(lambda seen: reply if seen.path.endswith(f"/{path}") else empty(seen))
     assert found.unread.keys() == {unread}
