@@ -32,7 +32,7 @@ from policyctl.report.fleet_view import (
 )
 from policyctl.report.format import count
 from policyctl.report.headline import headline, plan_summary
-from policyctl.report.markdown import code, foreign_texts, naming, prose, proses, row
+from policyctl.report.markdown import code, foreign_texts, naming, prose, proses, row, settings_texts
 from policyctl.report.plan_items import NAMED, named
 from policyctl.report.plan_markdown import (
     COMMENT_BYTES,
@@ -69,6 +69,7 @@ def fleet_markdown(view: FleetView, room: int = COMMENT_BYTES) -> str:
     kinds = kinds_of(view.fleet)
     names = [*(one.name for one in view.fleet.results), *view.fleet.gone]
     names += [one.reason for one in view.fleet.results if one.status == "suspended"]
+    names += settings_texts(view.fleet.settings)
     with naming([*names, *(text for kind in kinds for text in foreign_texts(kind.review))]):
         return _page(view, kinds, room)
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
+from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document, references
 from policyctl.policy.names import bare_name
@@ -161,13 +162,18 @@ def foreign_texts(review: Review) -> Iterator[str]:
     yield from (use.consumer.name for uses in (review.consumers.uses.values() if review.consumers else ()) for use in uses)
     yield from (*review.declared.types.values(), *review.declared.then.types.values())
     yield from (warning.mark.file for warning in review.branch.warnings)
-    yield from (text for one in review.branch.settings for text in _strings([one.before, one.after]))
+    yield from settings_texts(review.branch.settings)
     yield from map(bare_name, review.live)
     for block in review.plan.blocked:
         yield from (block.name, bare_name(block.name), *block.ids)
     for change in review.plan.changes:
         yield from (change.name, bare_name(change.name))
     yield from strings_in(_documents(review))
+
+
+def settings_texts(settings: Iterable[FieldChange]) -> Iterator[str]:
+    """Every text in settings that a branch changes, before and after."""
+    return (text for one in settings for text in _strings([one.before, one.after]))
 
 
 def strings_in(documents: Iterable[Document]) -> Iterator[str]:

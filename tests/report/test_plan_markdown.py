@@ -372,21 +372,24 @@ WORDS = "was reviewed by the platform team (see there); it is safe"
 
 
 def _told(review: Review) -> Review:
-    """A review with plain words in everything that a branch has besides policies."""
-    use = ConsumerUse(Consumer("agent", WORDS, file=f"policies/{WORDS}.yaml"), "llm")
-    settings = (FieldChange(f"notify.{WORDS}.url", None, WORDS), FieldChange("protect", None, [WORDS]))
-    warning = Problem(Mark(f"policies/{WORDS}.yaml", 3, 1), "P461", f"protect has {WORDS}, which matches no policy")
+    """A review with plain words in everything that a branch has besides policies, other ones in each."""
+    agent, file, address, name, kind, reason = (f"{place} {WORDS}" for place in ("one", "two", "three", "four", "five", "six"))
+    use = ConsumerUse(Consumer("agent", agent, file=f"policies/{file}.yaml"), "llm")
+    settings = (FieldChange(f"notify.{address}.url", None, address), FieldChange("protect", [reason], [name]))
+    warning = Problem(Mark(f"policies/{file}.yaml", 3, 1), "P461", f"protect has {name}, which matches no policy")
     branch = BranchChecks(settings, None, (warning,), (f"policies/a.test.yaml: {WORDS}: status: expected 200, got 503",))
-    notes = (*review.notes, f"the model_type is {WORDS} now", f"the exception takes effect after its merge: {WORDS}")
-    declared = DeclaredModels(types={"virtual-model/x/y": WORDS})
+    notes = (*review.notes, f"the model_type is {kind} now", f"the exception takes effect after its merge: {reason}")
     found = FoundConsumers({change.name: (use,) for change in review.plan.changes})
-    return review._replace(branch=branch, notes=notes, declared=declared, consumers=found)
+    return review._replace(
+        branch=branch, notes=notes, declared=DeclaredModels(types={"virtual-model/x/y": kind}), consumers=found
+    )
 
 
 def test_words_of_a_branch_are_never_a_sentence_of_the_page() -> None:
     """They could claim anything in policyctl's name."""
     review = _told(reviewed([policy("a", "x/y")], [row("a")]))
-    one = EnvironmentResult("dev", "planned", alike="1", counts={"update": 1}, review=review)
+    apart = review._replace(branch=review.branch._replace(settings=()))  # as those of several environments are
+    one = EnvironmentResult("dev", "planned", alike="1", counts={"update": 1}, review=apart)
     held = EnvironmentResult("eu", "suspended", reason=WORDS)
     several = FleetView(FleetResult("plan", (one, held), gone=(WORDS,), settings=review.branch.settings))
     for text in (page(review), fleet_markdown(several)):
