@@ -26,10 +26,9 @@ import psycopg
 
 from policyctl.remote.postgres import PostgresRemote
 from tests.dropping_proxy import DroppingProxy, dropping
-from tests.patience import LONGEST
 from tests.postgres import PostgresServer, running_postgres
 from tests.server.serving import Served, serving_at
-from tests.server.soak import COUNTERS, Client, Tally, document_of, mistakes
+from tests.server.soak import COUNTERS, Client, Tally, document_of, mistakes, wait
 
 BACK_SECONDS = 2.0  # until every client writes again
 
@@ -132,22 +131,15 @@ def suffer(server: PostgresServer, fault: str, *, seconds: float, clients: int, 
         for thread in threads:
             thread.start()
         tallies = [thread.tally for thread in threads]
-        _wait(lambda: all(tally.written for tally in tallies))
+        wait(lambda: all(tally.written for tally in tallies))
         outcome = Outcome(tallies, FAULTS[fault](Scene(server, database, proxy, replicas, seconds)))
-        _wait(lambda: outcome.back != math.inf)
+        wait(lambda: outcome.back != math.inf)
         over.set()
         for thread in threads:
             thread.join()
     rows = [json.loads(text) for (text,) in server.execute("SELECT document FROM policyctl.policy", database)]
     outcome.wrong = [*(line for tally in outcome.tallies for line in tally.wrong), *mistakes(rows, outcome.tallies)]
     return outcome
-
-
-def _wait(done: Callable[[], bool]) -> None:
-    """Wait until it is done; if it never is, the outcome shows it."""
-    until = time.monotonic() + LONGEST
-    while not done() and time.monotonic() < until:
-        Event().wait(0.02)
 
 
 def _seed(url: str, count: int) -> dict[str, str]:

@@ -202,25 +202,32 @@ def soak(folder: Path, seconds: float = 30, clients: int = 64, policies: int = 1
     seeded = {f"virtual-policy/seed-{number}": f"seed-{number}" for number in range(policies - len(COUNTERS))}
     put([{"id": known, **document_of(name, "seed")} for name, known in seeded.items()], database)
     put([{"id": name.partition("/")[2], **document_of(name, "0")} for name in COUNTERS], database)
-    up, until = Event(), time.monotonic() + seconds
+    up, over = Event(), Event()
     with serving(database) as served:
         shares = [dict(itertools.islice(seeded.items(), number, None, clients)) for number in range(clients)]
-        threads = [
-            Client([served.port], number, share, lambda: time.monotonic() > until, up) for number, share in enumerate(shares)
-        ]
+        threads = [Client([served.port], number, share, over.is_set, up) for number, share in enumerate(shares)]
         for thread in threads:
             thread.start()
-        threads[0].join(seconds / 2)
+        wait(lambda: all(thread.tally.writes for thread in threads), seconds / 2)
         served.process.kill()
         before = [thread.tally.writes for thread in threads]
         served.process.wait()
     with serving(database, "--port", str(served.port)):
         up.set()
+        wait(lambda: all(thread.tally.writes > earlier for thread, earlier in zip(threads, before, strict=True)), seconds / 2)
+        over.set()
         for thread in threads:
             thread.join()
     tallies = [thread.tally for thread in threads]
     wrong = [line for tally in tallies for line in tally.wrong]
     return Result(tallies, before, len(live_documents(database)), [*wrong, *_mistakes(database, tallies)])
+
+
+def wait(done: Callable[[], bool], at_least: float = 0.0) -> None:
+    """Wait so many seconds, and then until it is done; if it never is, the outcome shows it."""
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < at_least or (not done() and passed < LONGEST):
+        Event().wait(0.02)
 
 
 def document_of(name: str, description: str) -> dict[str, Any]:
