@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -68,20 +67,20 @@ def test_a_receiver_that_drips_is_broken_and_is_sent_the_same_message_again(
         assert len(set(drip.ids)) == 1
 
 
-def test_a_receiver_that_drips_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_receiver_that_drips_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes first by its name and in the configuration, and is dripping all the time."""
+    monkeypatch.setattr(notify, "LAST_SECONDS", 0.2)
     times = count(0.0, 2 * GATHER_SECONDS)
     with dripping() as drip, receiving() as hook:
         receivers = [Receiver("aaa", drip.url), Receiver("bbb", hook.url)]
-        notifier = Notifier(receivers, StateFolder(tmp_path / "state"), clock=lambda: next(times))
-        threading.Thread(target=notifier.run, daemon=True).start()
-        for number in range(3):
-            hook.arrived.clear()
-            notifier(Transition(None, status(f"eu-{number}", State.DRIFTED)))
-            assert hook.arrived.wait(LONGEST)
-        assert drip.until(1)
-        assert not drip.left
-        assert [one.names for one in hook.got] == [["eu-0"], ["eu-1"], ["eu-2"]]
+        with Notifier(receivers, StateFolder(tmp_path / "state"), clock=lambda: next(times)) as notifier:
+            for number in range(3):
+                hook.arrived.clear()
+                notifier(Transition(None, status(f"eu-{number}", State.DRIFTED)))
+                assert hook.arrived.wait(LONGEST)
+            assert drip.until(1)
+            assert not drip.left
+            assert [one.names for one in hook.got] == [["eu-0"], ["eu-1"], ["eu-2"]]
 
 
 def test_the_end_waits_for_no_receiver_and_loses_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
