@@ -42,7 +42,10 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI") == "true":
             pytest.fail("these tests need a browser: install chromium")
         pytest.skip("there is no chromium on this machine")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=path, args=FLAGS.split()) as browser:
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, args=FLAGS.split(), timeout=LONGEST * 1000) as browser,
+    ):
         yield browser
 
 
@@ -51,6 +54,7 @@ def opened(browser: Browser, path: Path, fragment: str, options: dict[str, Any])
     said: list[str] = []
     asked: list[str] = []
     with browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options}) as context:
+        context.set_default_timeout(LONGEST * 1000)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))

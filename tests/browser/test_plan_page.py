@@ -22,6 +22,7 @@ from policyctl.report.plan_view import PlanView
 from tests.browser import plans
 from tests.browser.conftest import Open, expect
 from tests.conftest import Policyctl, Project
+from tests.patience import LONGEST
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
@@ -289,6 +290,7 @@ def test_a_script_that_got_in_would_not_run(page_of: PageOf, browser: Browser) -
     attack = "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'><p style='color: red'>x</p>"
     path.write_text(text.replace("<main", f"{attack}<main"), "utf-8")
     with browser.new_page() as page:
+        page.set_default_timeout(LONGEST * 1000)
         refused: list[str] = []
         page.on("console", lambda message: refused.append(message.text))
         with ExitStack() as told:

@@ -9,6 +9,7 @@ import pytest
 
 from policyctl.watch.http import StatusServer, WatchSite
 from tests.browser.conftest import expect
+from tests.patience import LONGEST
 from tests.watch.boards import NOW, fleet
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def url() -> Iterator[str]:
 def page(browser: Browser, request: pytest.FixtureRequest, url: str) -> Iterator[Page]:
     said: list[str] = []
     with browser.new_context(viewport={"width": request.param, "height": 844}, java_script_enabled=False) as context:
+        context.set_default_timeout(LONGEST * 1000)
         page = context.new_page()
         page.on("console", lambda message: said.append(message.text))
         page.goto(url)

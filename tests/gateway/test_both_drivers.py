@@ -69,7 +69,7 @@ class Driven(NamedTuple):
 def driven() -> Iterator[Driven]:
     port = ScriptedPort()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pool, "CONNECT_SECONDS", 0.3)
+        patch.setattr(pool, "CONNECT_SECONDS", 0.6)
         with running(connect=lambda: ScriptedUpstreams(port)) as gateway:
             yield Driven(gateway, port)
             gateway.loop.call_soon_threadsafe(port.close)

@@ -189,7 +189,7 @@ def working(database: str, options: Options = Options(), mirror: MirrorSource | 
     begun, tasks = threading.Event(), list[asyncio.Task[None]]()
 
     async def work() -> None:
-        tasks.append(asyncio.ensure_future(Worker(queue, jobs, 2, Heartbeat(0.5, 2.0)).run(begun.set)))
+        tasks.append(asyncio.ensure_future(Worker(queue, jobs, 2, Heartbeat(0.5, LONGEST)).run(begun.set)))
         with suppress(asyncio.CancelledError):
             await tasks[0]
 
