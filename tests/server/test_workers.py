@@ -40,8 +40,8 @@ from tests.server.workers import suffer, write_repository
 
 
 def test_a_killed_and_a_stopped_worker_lose_and_double_nothing(postgres: PostgresServer) -> None:
-    outcome = suffer(postgres, environments=400)
-    assert outcome.mistakes(400) == []
+    outcome = suffer(postgres, environments=200)
+    assert outcome.mistakes(200) == []
 
 
 @pytest.fixture

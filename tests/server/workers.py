@@ -23,6 +23,7 @@ from tests.postgres import PostgresServer, running_postgres
 from tests.server.tenants import Tenants, serving_tenants
 
 HEARTBEAT = 0.5  # seconds; after four times that a worker's jobs go to others
+STOPPED = 50.0  # seconds at most; after a minute it would be too late for the answers that a worker was waiting for
 
 CONFIG = """\
 scope: ["virtual-policy/*"]
@@ -68,7 +69,7 @@ class Outcome(NamedTuple):
 def suffer(
     server: PostgresServer, *, environments: int = 400, workers: int = 4, threads: int = 2, policies: int = 5
 ) -> Outcome:
-    """Apply with workers, kill one when a quarter is done, and stop another until the rest is done."""
+    """Apply with workers, kill one when a quarter is done, and stop another until the rest is done, or for STOPPED."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         tenants, url = stack.enter_context(serving_tenants(policies))
@@ -95,7 +96,7 @@ def suffer(
         killed = time.monotonic()
         crew[1].send_signal(signal.SIGSTOP)
         # What is left then is what the stopped worker has in hand: its locks stay with it.
-        tenants.wait(lambda: tenants.done() >= environments - threads or run.poll() is not None, LONGEST)
+        tenants.wait(lambda: tenants.done() >= environments - threads or run.poll() is not None, STOPPED)
         after_kill = time.monotonic() - killed
         crew[1].send_signal(signal.SIGCONT)
         resumed = time.monotonic()
