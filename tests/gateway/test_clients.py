@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from policyctl.gateway import pool
 from tests.gateway.bodies import EMBEDDINGS, STREAM, WORDS, answers, chat_body, delta
 from tests.gateway.live import DONE, EVENTS, Running, chunk, event, running, sends
 from tests.patience import LONGEST
@@ -182,7 +183,9 @@ def unchunked(rest: bytes) -> bytes:
 
 
 @pytest.mark.slow
-def test_a_thousand_streams_at_once_are_each_whole_and_their_own() -> None:
+def test_a_thousand_streams_at_once_are_each_whole_and_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", LONGEST)  # a thousand connections may take a busy machine long
+
     async def own(writer: asyncio.StreamWriter, body: dict[str, Any]) -> None:
         writer.write(EVENTS)
         for number in range(5):
