@@ -102,6 +102,9 @@ class BaseConfig:
         fields = [
             FieldChange(path, was, becomes) for path in paths if (was := before.get(path)) != (becomes := after.get(path))
         ]
+        was, becomes = (one.path and os.path.relpath(one.path, left.then.top) for one in (left.config, now))
+        if was and becomes and was != becomes:
+            fields.append(FieldChange(CONFIG_FILE, was, becomes))  # paths in it start from there
         fields += changed_since(left.then, left.config, left.held, now)
         return tuple(_once_a_template(sorted(fields, key=partial(_rank, environment)), left.config, now))
 

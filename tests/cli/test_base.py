@@ -254,6 +254,16 @@ def test_relative_paths_of_the_base_start_from_its_own_file(
         assert planned(policyctl, "--base", "main", "--dir", name)["remote"] == f"sqlite:///{project.folder}/here.db"
 
 
+def test_where_the_file_moves_is_shown_since_paths_in_it_start_from_there(project: Project, policyctl: Policyctl) -> None:
+    """With the same words it may trust another authority, or log in with another secret."""
+    project.policy("a")
+    (project.folder / "policyctl.yaml").write_text("environments: {x: {ca_file: ../ca.pem}}\n", "utf-8")
+    commit(project.folder)
+    (project.folder / "policyctl.yaml").rename(project.policies / "policyctl.yaml")
+    found = planned(policyctl, "--base", "main", "--remote", "git:main")["settings"]
+    assert found == [{"path": "policyctl.yaml", "before": "policyctl.yaml", "after": "policies/policyctl.yaml"}]
+
+
 def test_the_digest_is_that_of_the_plan_after_the_merge(branch: Project, policyctl: Policyctl) -> None:
     branch.policy("new")
     branch.write("policyctl.yaml", "limits: {max_removes: 2}\nprotect: [f]\n")
