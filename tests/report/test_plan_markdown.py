@@ -377,7 +377,7 @@ def _told(review: Review) -> Review:
     use = ConsumerUse(Consumer("agent", agent, file=f"policies/{file}.yaml"), "llm")
     settings = (FieldChange(f"notify.{address}.url", None, address), FieldChange("protect", [reason], [name]))
     warning = Problem(Mark(f"policies/{file}.yaml", 3, 1), "P461", f"protect has {name}, which matches no policy")
-    branch = BranchChecks(settings, None, (warning,), (f"policies/a.test.yaml: {WORDS}: status: expected 200, got 503",))
+    branch = BranchChecks(settings, None, (warning,), (f"policies/a.test.yaml: nine {WORDS}: status: expected 200, got 503",))
     notes = (*review.notes, f"the model_type is {kind} now", f"the exception takes effect after its merge: {reason}")
     found = FoundConsumers({change.name: (use,) for change in review.plan.changes})
     return review._replace(
@@ -390,8 +390,8 @@ def test_words_of_a_branch_are_never_a_sentence_of_the_page() -> None:
     review = _told(reviewed([policy("a", "x/y")], [row("a")]))
     apart = review._replace(branch=review.branch._replace(settings=()))  # as those of several environments are
     one = EnvironmentResult("dev", "planned", alike="1", counts={"update": 1}, review=apart)
-    held = EnvironmentResult("eu", "suspended", reason=WORDS)
-    several = FleetView(FleetResult("plan", (one, held), gone=(WORDS,), settings=review.branch.settings))
+    held = EnvironmentResult("eu", "suspended", reason=f"seven {WORDS}")
+    several = FleetView(FleetResult("plan", (one, held), gone=(f"eight {WORDS}",), settings=review.branch.settings))
     for text in (page(review), fleet_markdown(several)):
         seen = Page(text)
         assert WORDS in text
