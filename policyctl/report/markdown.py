@@ -50,7 +50,7 @@ def code(text: str, longest: int = _LONGEST) -> str:
 @contextmanager
 def naming(texts: Iterable[str]) -> Iterator[None]:
     """Within this context, every sentence shows these texts as code, even those that look like plain words."""
-    shown = {form for text in texts if text for form in (escape(text), shortened(escape(text)))}
+    shown = {form for text in map(str.strip, texts) if text for form in (escape(text), shortened(escape(text)))}
     before = _foreign.set(_Foreign(frozenset(shown), tuple(text for text in shown if " " in text)))
     try:
         yield

@@ -181,8 +181,9 @@ def shape(target: Any) -> Any:
 
 
 def _describe(line: str) -> str:
-    text = prose(line)
-    return f"**worse:**{text.removeprefix('worse:')}" if text.startswith("worse:") else text
+    """A row of an effect; that it is worse is policyctl's own word, whatever policies are called."""
+    rest = line.removeprefix("worse: ")
+    return prose(line) if rest == line else f"**worse:** {prose(rest)}"
 
 
 def _in_short(item: Item) -> str:

@@ -83,6 +83,11 @@ def test_what_is_named_is_code_though_it_looks_like_words() -> None:
     assert prose("zebra has two words") == "zebra has two words"
 
 
+def test_spaces_in_what_is_named_join_no_other_words() -> None:
+    with naming([" ", ": ", " x"]):
+        assert prose("x: served 100% → 0%") == "`x`: served 100% → 0%"
+
+
 @given(st.lists(texts, min_size=1, max_size=4), st.sampled_from(["diff", "text", "mermaid"]))
 def test_no_line_ends_a_block(lines: list[str], language: str) -> None:
     shown = [f"- {escape(line)}" for line in lines]

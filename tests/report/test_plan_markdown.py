@@ -412,3 +412,9 @@ def test_an_order_of_waves_is_shown_whole() -> None:
 def test_a_policy_without_targets_gets_some() -> None:
     live = {"id": "1", "name": "a", "policy": {"strategy": {"mode": "single"}}}
     assert "+ policy.targets" in page(reviewed([policy("a", "x/y")], [live]))
+
+
+def test_a_policy_called_worse_does_not_take_the_weight_from_what_is_worse() -> None:
+    fallback = {"strategy": {"mode": "fallback", "on_status_codes": [503]}}
+    text = page(reviewed([policy("worse", "a", **fallback)], [row("worse", "a", "b", **fallback)]))
+    assert "- **worse:** served 100% → 0% while `a` is down with" in text
