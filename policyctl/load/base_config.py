@@ -24,6 +24,7 @@ from policyctl.plan.approval import of_several
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text, digest
 from policyctl.policy.findings import HIDDEN, which_of
+from policyctl.policy.memo import Memo
 
 _TEMPLATES = "templates."  # begins the origin of a setting
 _LEADING = frozenset(("remote", "auth", "ca_file", "gateway", "notify"))  # keys of what decides where credentials go
@@ -206,8 +207,15 @@ def _base_of(revision: str, then: Revision, where: str) -> BaseConfig:
     return BaseConfig(revision, config, then, held_at(then, config))
 
 
+_AT = Memo[Config]()
+
+
 def config_at(revision: Revision) -> Config:
     """The configuration of a revision for its directory. Raises InvalidInput with every problem."""
+    return _AT.of(lambda: (str(revision.top), revision.commit, revision.folder), lambda: _config_at(revision))
+
+
+def _config_at(revision: Revision) -> Config:
     paths = config_paths(revision.folder)
     found = {entry.path: entry for entry in revision.entries(paths)}
 

@@ -24,6 +24,8 @@ from deepdiff import DeepDiff
 from jsonschema import Draft202012Validator
 
 from policyctl.effect.analysis import compare
+from policyctl.load import base_config
+from policyctl.load.environment import Config
 from policyctl.load.git.repository import _run as run_git
 from policyctl.load.git.repository import named_in
 from policyctl.plan.fleet import EnvironmentResult, general
@@ -624,6 +626,29 @@ fleet: [{from: rows.csv, name: "t-{{ t }}", extends: one}]
     settings = policyctl("plan", "--all", "--base", "HEAD").out.partition("\n\n")[0].splitlines()[1:]
     row = f"templates.one.limits.max_removes (3 environments: all but {keeps}): 0 → 99"
     assert [line.strip() for line in settings] == [row]
+
+
+def test_a_plan_of_many_environments_reads_the_configuration_of_the_base_once(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes all environments, so reading it for each of them would cost their number squared."""
+    project.policy("a")
+    project.write(
+        "policyctl.yaml",
+        "templates: {one: {remote: 'sqlite:///{{ t }}.db'}}\nfleet: [{from: t.csv, name: '{{ t }}', extends: one}]\n",
+    )
+    project.write("t.csv", "t\n" + "".join(f"x{number}\n" for number in range(30)))
+    commit(project.folder)
+    read: list[str] = []
+    inside = base_config.config_in
+
+    def counted(file: str, content: Callable[[str], bytes | None]) -> Config:
+        read.append(file)
+        return inside(file, content)
+
+    monkeypatch.setattr(base_config, "config_in", counted)
+    assert policyctl("plan", "--all", "--base", "HEAD", "--parallelism", "1").code == 0
+    assert len(read) < 5
 
 
 def test_an_environment_cannot_hide_behind_the_labels_of_another(project: Project, policyctl: Policyctl) -> None:
