@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from policyctl.cli.console import CollectingConsole, Console
@@ -20,7 +19,8 @@ from policyctl.lint.settings import variable_warnings
 from policyctl.load.environment import Config, Environment
 from policyctl.load.selector import EVERY, EnvironmentFilter
 from policyctl.load.urls import is_git, is_http
-from policyctl.plan.approval import Terms, of_several
+from policyctl.plan.approval import Terms, of_several, shown_terms
+from policyctl.plan.diff import FieldChange
 from policyctl.plan.fleet import EnvironmentResult, FleetResult, Marks, WaveOf, marks_of
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review
@@ -188,28 +188,21 @@ class Fleet:
             gone,
             settings,
             self.chosen.text,
-            self._terms(),
+            self._terms(settings),
             self.overrides.given,
         )
 
-    def _terms(self) -> Terms | None:
-        """How the remotes are reached, at the base and once the branch is merged, and the safety settings then."""
-        if (held := self.held) is None:
+    def _terms(self, settings: Sequence[FieldChange]) -> Terms | None:
+        """How the remotes are reached, where the branch left its base and once it is merged, and the safety settings then; None
+        if the `settings` that change do not show that they differ."""
+        if self.held is None:
             return None
-        from policyctl.load.base_config import mark_of_several
+        from policyctl.load.base_config import access_and_rules, mark_of_several
 
-        found = [mark_of_several(held.config, self.chosen, of) or of_several({}) for of in (held.access, lambda one: one.rules)]
-        return Terms(found[0], found[1], *access_and_rules(self.options.dir, self.config, self.names))
-
-
-def access_and_rules(directory: Path, config: Config, names: Collection[str]) -> tuple[str, str]:
-    """How the remotes of several environments are reached now, and their safety settings, as hashes."""
-    from policyctl.load.referred import access_now  # with git behind it
-
-    found = [config.environments[name] for name in names if name in config.environments]
-    access_of = access_now(directory, config)
-    access = of_several({one.name: access_of(one) for one in found})
-    return access, of_several({one.name: one.rules for one in found})
+        then = self.held.start
+        found = [mark_of_several(then.config, self.chosen, of) or of_several({}) for of in (then.access, lambda one: one.rules)]
+        terms = Terms(found[0], found[1], *access_and_rules(self.options.dir, self.config, self.names))
+        return shown_terms(terms, [one.path for one in settings])
 
 
 def open_fleet(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from policyctl.cli.apply_options import LED_ELSEWHERE, Expectation, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace
-from policyctl.cli.fleet import Fleet, access_and_rules, brakes_of, open_fleet, plan_fleet, run_fleet
+from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
 from policyctl.cli.github_actions import fleet_view_of, write_fleet_summary, write_outcome_summary, write_stop_summary
 from policyctl.cli.options import Options
 from policyctl.cli.review import raise_if_unsafe, resolved_base
@@ -209,6 +209,8 @@ def with_outcome(result: EnvironmentResult, applied: Applied) -> EnvironmentResu
 def _raise_if_led_elsewhere(fleet: Fleet, approval: FleetApproval) -> None:
     """Raise StalePlan, before anything logs in, unless each remote is reached in the way that was approved."""
     if (expected := approval.expected) is not None:
+        from policyctl.load.base_config import access_and_rules  # imports subprocess
+
         expected.raise_if_led_elsewhere(lambda: access_and_rules(fleet.options.dir, fleet.config, fleet.names)[0])
     parts = {} if approval.plans is None else approval.plans.parts
     found = [one for name in fleet.names if name in parts and (one := fleet.config.environments.get(name)) is not None]

@@ -207,23 +207,28 @@ def with_idle_settings(review: Review, session: Session, files: frozenset[str], 
     return review._replace(notes=(*review.notes, *notes))
 
 
+_UNNAMED = "the way to the remote or a safety setting changes and is not among the settings above, so a merge approves nothing"
+
+
 def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: bool = True) -> Review:
     """The review with the `settings` that the branch changes (unless they are shown elsewhere).
 
     The plan gets the branch's own configuration, so that its digest is that of the same plan after the merge.
     """
-    from policyctl.plan.approval import Terms
+    from policyctl.plan.approval import Terms, shown_terms
 
     merged = session.config.environment(session.environment.name)
     held = session.environment.settings.guard_exceptions
     new = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
     plan = review.plan._replace(config=merged.digest, settings=merged.decides)
-    terms = Terms(base.access(session.environment), session.environment.rules, access_of(session), merged.rules)
+    before = base.start.holds_for(merged, own_remote=False)  # as what the page shows: the base may have moved on since
+    terms = Terms(base.start.access(before), before.rules, access_of(session), merged.rules)
     changed = changed_settings(base, session.options.dir, session.config, session.environment.name) if settings else ()
-    return review._replace(
-        plan=plan, branch=review.branch._replace(settings=changed, terms=terms), notes=(*review.notes, *notes)
-    )
+    shown = shown_terms(terms, [one.path for one in changed]) if settings else terms
+    notes += [] if shown else [_UNNAMED]
+    branch = review.branch._replace(settings=changed, terms=shown)
+    return review._replace(plan=plan, branch=branch, notes=(*review.notes, *notes))
 
 
 def changed_settings(base: BaseConfig, directory: Path, now: Config, environment: str = "") -> tuple[FieldChange, ...]:

@@ -15,7 +15,6 @@ from policyctl.ci.comments import applied
 from policyctl.cli.ci.merges import (
     BY_WATCH,
     REPLACED,
-    ApprovalPlace,
     SharedMerges,
     approvals_of,
     difference,
@@ -149,7 +148,7 @@ class UsedApprovals:
         """What waits, the newest first, and the last that was applied; what this process goes on with counts as begun by the
         commit of now."""
         mine = self._commits(name).items()
-        found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
+        found, last = approvals_of(forge, opened.approvals_for(name))
         return [one._replace(begun=forge.commit) if (one.source, one.begun) in mine else one for one in found], last
 
     def owes(self, name: str) -> bool:
@@ -176,7 +175,7 @@ class UsedApprovals:
             began, waits, last = self._read_once(forge, opened, name)
             found = list[Approval]()
             if waits:
-                found, last = self._found(forge, opened, name)
+                found, last = approvals_of(forge, opened.approvals_for(name))
                 if why := why_not_head(forge, opened.place, opened.referred):
                     raise RemoteError(why)
             is_begun = any(one.begun == forge.commit for one in found)  # with settings that were shown, or by a person
@@ -218,18 +217,20 @@ def unapproved_access(opened: Opened, name: str, access: str, commit: str) -> st
     with _forge(opened) as forge:
         if isinstance(forge, str):
             raise RemoteError(f"no approval can be read: {forge}")
-        found, last = approvals_of(forge, ApprovalPlace(name, opened.place, opened.top, opened.referred))
+        found, last = approvals_of(forge, opened.approvals_for(name))
         if why := why_not_head(forge, opened.place, opened.referred):
             return why
     if opened.shown(name, _since(commit, last), found, way_only=True):
         return None
     why = "no merged pull request shows it; read it, then start the watch with another --state"
-    return why if commit else f"{why}, or apply it by hand, and note that with policyctl ci applied"
+    by_hand = "or apply by hand the first pull request with a page for it, and note that with policyctl ci applied"
+    return why if commit else f"{why}, {by_hand}"
 
 
 def _since(commit: str, last: Approval | None) -> list[str]:
-    """The commits whose settings are approved: that which a watch knows of, and that which the last apply noted."""
-    return [one for one in (commit, last.commit if last is not None else "") if one]
+    """The commits whose settings are approved: that which a watch knows of, and that which the last apply noted. What is
+    further back than merges are read counts as applied, but nothing noted that."""
+    return [one for one in (commit, last.commit if last is not None and last.source else "") if one]
 
 
 def _forge(opened: Opened) -> AbstractContextManager[Forge | str]:

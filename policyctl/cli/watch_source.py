@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import click
 
-from policyctl.cli.ci.merges import settings_shown
+from policyctl.cli.ci.merges import ApprovalPlace, settings_shown
 from policyctl.cli.console import Console
 from policyctl.cli.environments import choose
 from policyctl.cli.fleet import Fleet, open_fleet
@@ -80,6 +80,10 @@ class Opened(NamedTuple):
     def access(self, name: str) -> str:
         """The same of the environment of a name."""
         return self.access_of(self.fleet.config.environments[name])
+
+    def approvals_for(self, name: str) -> ApprovalPlace:
+        """What approvals of an environment are for."""
+        return ApprovalPlace(name, self.place, self.top, self.referred)
 
     def shown(self, name: str, since: Iterable[str], approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
         """Whether approved plans showed each change of an environment's settings since one of those commits; see

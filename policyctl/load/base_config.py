@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,7 @@ from policyctl.load.environment import NO_CONFIG, Config, Environment, dotted, p
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, commit_of, merge_base_of, required_repository
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.referred import Held, access_at, changed_since, held_at
+from policyctl.load.referred import Held, access_at, access_now, changed_since, held_at
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
 from policyctl.load.urls import LOCAL, is_http
@@ -63,9 +63,14 @@ class BaseConfig:
     left: BaseConfig | None = None
 
     @property
+    def start(self) -> BaseConfig:
+        """The configuration where the branch left the revision, with which the branch's own changes begin."""
+        return self.left or self
+
+    @property
     def commits(self) -> BaseCommits:
         """The commit of the revision, and the one where the branch left it."""
-        return BaseCommits(self.then.commit, (self.left or self).then.commit)
+        return BaseCommits(self.then.commit, self.start.then.commit)
 
     def choose(self, name: str | None, now: Config) -> Environment:
         """The branch's environment of that name. Without a name: the base's default if the branch has it, else its own."""
@@ -97,7 +102,7 @@ class BaseConfig:
         What a template changes in several environments is one line.
         """
 
-        left = self.left or self
+        left = self.start
         before, after = ({**one.written, **dict(_addressed(one))} for one in (left.config, now))
         paths = [*before, *(path for path in after if path not in before)]
         fields = [
@@ -257,6 +262,14 @@ def mark_of_several(config: Config, chosen: EnvironmentFilter, mark: Callable[[E
         return None
     found = [config.environments[name] for name in names if name in config.environments]
     return of_several({one.name: mark(one) for one in found})
+
+
+def access_and_rules(directory: Path, config: Config, names: Collection[str]) -> tuple[str, str]:
+    """How the remotes of several environments are reached now, and their safety settings, as hashes."""
+    found = [config.environments[name] for name in names if name in config.environments]
+    access_of = access_now(directory, config)
+    access = of_several({one.name: access_of(one) for one in found})
+    return access, of_several({one.name: one.rules for one in found})
 
 
 def sources_at(files: Sequence[Path], revision: str) -> dict[Path, Source]:

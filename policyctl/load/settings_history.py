@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from policyctl.errors import InvalidInput, PolicyctlError
@@ -16,6 +16,7 @@ from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import SettingsMarks, SettingsStep
 
 _MOST_CHANGES = 500  # commits whose configuration is read
+_ROUNDS = 5  # of files that settings referred to, each of which may have been named in a file of before
 
 
 class SettingsHistory:
@@ -26,64 +27,113 @@ class SettingsHistory:
         self._directory, self._commit, self._now = directory, commit, now
         self._changes: dict[str | None, tuple[list[str], list[str]]] = {}
         self._configs: dict[str, tuple[Revision, Config | None]] = {}
+        self._found: dict[tuple[str, str], SettingsMarks | None] = {}
 
     def steps(
         self, about: str | EnvironmentFilter, now: SettingsMarks, since: str | None, ends: Collection[str]
     ) -> list[SettingsStep]:
         """The changes of the settings of an environment, or of several, after the commit `since` and up to those of `now`, the
-        oldest first; with None, after the first ones that the history has. `ends` are the commits with which pull requests
-        were merged. Raises PolicyctlError if that is not known, as in a shallow clone, or if the branch lacks that commit.
+        oldest first; with None, after the first configuration that the history has. `ends` are the commits with which pull
+        requests were merged. Raises PolicyctlError if that is not known, as in a shallow clone, or if the branch lacks that
+        commit.
         """
         branch, changes = self._changed(since)
         ended, end = dict[str, str](), ""
         for commit in branch:  # the youngest first
             end = commit if commit in ends else end
             ended[commit] = end
-        before, found = self._marks(since or branch[-1], about), list[SettingsStep]()
-        for commit in reversed(changes):
+        start = since or self._first(branch, changes, ends)
+        before, found = None if start is None else self._marks(start, about), list[SettingsStep]()
+        for commit in reversed(changes[: changes.index(start)] if start in changes else changes):
             after = self._marks(commit, about)
-            if before != after and (since is not None or before is not None or found):
+            if before != after:
                 found.append(SettingsStep(ended[commit], before, after))
             before = after
         return found if before == now else [*found, SettingsStep("", before, now)]
 
+    def first_of(self, about: str | EnvironmentFilter) -> str | None:
+        """The first commit at which an environment, or several, had settings; None if that is not known."""
+        try:
+            return next((one for one in reversed(self._changed(None)[1]) if self._marks(one, about) is not None), None)
+        except PolicyctlError:
+            return None
+
+    def _first(self, branch: Sequence[str], changes: Sequence[str], ends: Collection[str]) -> str | None:
+        """The commit of the first configuration, or the first commit if there never was any. None if a pull request was merged
+        before, which nothing of it was shown for. Raises PolicyctlError if another one was merged in from elsewhere: which of
+        them was the first is chosen by what is merged into which."""
+        found = next((one for one in reversed(changes) if self._has_config(one)), None)
+        if found is None:
+            return branch[-1]
+        head = self._config(branch[0])[0]
+        after = head.repository.output("rev-list", "--ancestry-path", f"{found}..{head.commit}").decode().split()
+        paths = config_paths(head.folder)
+        every = head.repository.output("rev-list", "--full-history", head.commit, "--", *paths).decode().split()
+        if not {*every} <= {found, *after}:
+            raise PolicyctlError("the history of the branch has more than one first configuration")
+        return None if any(one in ends for one in branch[branch.index(found) + 1 :]) else found
+
     def _changed(self, since: str | None) -> tuple[list[str], list[str]]:
-        """The commits after that one, and those of them that changed the settings, the youngest first."""
+        """The commits of the branch after that one, and those of them that changed the settings, the youngest first."""
         if since not in self._changes:
             self._changes[since] = self._read(since)
         return self._changes[since]
 
     def _read(self, since: str | None) -> tuple[list[str], list[str]]:
         head = Revision(self._directory, self._commit)
-        if head.repository.is_shallow:
+        repository = head.repository
+        if repository.is_shallow:
             raise PolicyctlError(f"the history of the branch is not known here; {WHOLE_HISTORY}")
         if since is not None and not FULL_ID.fullmatch(since):
             raise PolicyctlError("it is not known which settings were approved last")
-        after = [] if since is None else [f"^{since}"]
-        listed = head.repository.output("rev-list", "--first-parent", "--parents", head.commit, *after).decode().splitlines()
-        branch = [line.split() for line in listed]
-        if since not in (None, branch[-1][1] if branch and branch[-1][1:] else head.commit):
-            raise PolicyctlError(f"the branch does not go back to {since}, whose settings were approved last")
-        paths = [*config_paths(head.folder), *referred_paths(head.top, self._now)]
-        most = f"--max-count={_MOST_CHANGES + 1}"
-        changes = head.repository.output("rev-list", "--first-parent", most, head.commit, *after, "--", *paths).decode().split()
+        line = ("rev-list", "--first-parent", head.commit, *(() if since is None else (f"^{since}",)))
+        branch = repository.output(*line).decode().split()
+        if since is not None and since != head.commit:
+            after = {*repository.output("rev-list", "--ancestry-path", f"{since}..{head.commit}").decode().split()}
+            branch = [one for one in branch if one in after]
+            if not branch:
+                raise PolicyctlError(f"the branch does not go back to {since}, whose settings were approved last")
+        # A branch into which main was merged may be what main is now: its first commit with `since` in it is the next one.
+        changes, paths = {*branch[-1:]}, dict[str, None]()
+        for _ in range(_ROUNDS):
+            configs = (self._config(one)[1] for one in (*changes, *(() if since is None else (since,))))
+            known = [one for config in configs if config is not None for one in referred_paths(head.top, config)]
+            wanted = dict.fromkeys((*config_paths(head.folder), *referred_paths(head.top, self._now), *known))
+            if wanted.keys() <= paths.keys():
+                break
+            paths |= wanted
+            changes |= {*repository.output(*line, f"--max-count={_MOST_CHANGES + 1}", "--", *paths).decode().split()}
         if len(changes) > _MOST_CHANGES:
             raise PolicyctlError(f"more than {_MOST_CHANGES:,} commits changed the settings")
-        return [commit for commit, *_ in branch], changes
+        return branch, [one for one in branch if one in changes]
+
+    def _has_config(self, commit: str) -> bool:
+        """Whether there was a valid configuration at a commit."""
+        _, config = self._config(commit)
+        return config is not None and config.path is not None
+
+    def _config(self, commit: str) -> tuple[Revision, Config | None]:
+        if commit not in self._configs:
+            self._configs[commit] = _config_then(Revision(self._directory, commit))
+        return self._configs[commit]
 
     def _marks(self, commit: str, about: str | EnvironmentFilter) -> SettingsMarks | None:
         """The settings at a commit; None if there were none, or the file is not valid: nothing logs in with it."""
-        if commit not in self._configs:
-            self._configs[commit] = _config_then(Revision(self._directory, commit))
-        then, config = self._configs[commit]
-        if config is None:
-            return None
-        if isinstance(about, str):
-            one = config.environments.get(about)
-            return None if one is None else SettingsMarks(access_at(then, config, one), one.rules)
-        access = mark_of_several(config, about, lambda one: access_at(then, config, one))
-        rules = mark_of_several(config, about, lambda one: one.rules)
-        return None if access is None or rules is None else SettingsMarks(access, rules)
+        key = commit, about if isinstance(about, str) else about.text
+        if key not in self._found:
+            self._found[key] = _marks_of(*self._config(commit), about)
+        return self._found[key]
+
+
+def _marks_of(then: Revision, config: Config | None, about: str | EnvironmentFilter) -> SettingsMarks | None:
+    if config is None:
+        return None
+    if isinstance(about, str):
+        one = config.environments.get(about)
+        return None if one is None else SettingsMarks(access_at(then, config, one), one.rules)
+    access = mark_of_several(config, about, lambda one: access_at(then, config, one))
+    rules = mark_of_several(config, about, lambda one: one.rules)
+    return None if access is None or rules is None else SettingsMarks(access, rules)
 
 
 def _config_then(then: Revision) -> tuple[Revision, Config | None]:
@@ -91,4 +141,6 @@ def _config_then(then: Revision) -> tuple[Revision, Config | None]:
         config = config_at(then)
     except InvalidInput:
         return then, None
-    return then, config if config.path is None else config._replace(path=then.top / config.path)
+    if config.path is None:
+        return then, config
+    return then, config._replace(path=then.top / config.path, inventories=tuple(then.top / one for one in config.inventories))

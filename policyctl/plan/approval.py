@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple, Protocol
 
@@ -37,7 +38,7 @@ class Proposal(NamedTuple):
 
 class Terms(NamedTuple):
     """What a plan shows of the settings, as hashes: how the remote is reached (see `access_at`), and the safety settings (see
-    `Environment.rules`), both at the base and once the branch is merged."""
+    `Environment.rules`), both where the branch left its base and in the branch."""
 
     before: str
     rules_before: str
@@ -50,6 +51,17 @@ class SettingsMarks(NamedTuple):
 
     access: str
     rules: str
+
+
+_LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of how a remote is reached
+
+
+def shown_terms(terms: Terms, paths: Iterable[str]) -> Terms | None:
+    """What a plan shows of the settings, if these paths of changed settings are all that it names; None if they differ in more
+    than that. So a merge approves no change that is on no page, whatever kept it from being named."""
+    named = [frozenset(re.split(r"[.\s]", path)) for path in paths]
+    way = terms.before == terms.access or not all(_LEADING.isdisjoint(one) for one in named)
+    return terms if way and (terms.rules_before == terms.rules or named) else None
 
 
 class SettingsStep(NamedTuple):
@@ -161,7 +173,10 @@ def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
     if not seen:
         why = "its comment was changed at the time of the merge or since, so it is not known what was approved"
     elif made is None or approval.terms is None:
-        why = "its comment does not name the commit and settings that the plan was made for; an older policyctl wrote it"
+        why = (
+            "its comment does not name the commit and settings that the plan was made for: an older policyctl wrote it, or the "
+            "settings that it shows are not all that change"
+        )
     elif made.head != merged.head:
         why = f"its plan was made for commit {made.head[:12]}, and what was merged is {merged.head[:12] or 'not known'}"
     else:

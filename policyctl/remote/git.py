@@ -260,7 +260,7 @@ def moved_addresses(directory: Path, now: Config, base: BaseConfig) -> tuple[Fie
     A model of a new environment has not changed if an environment of the base has it in the same way. If files of the base
     cannot be read, that is a row too.
     """
-    left = base.left or base
+    left = base.start
     before = left.config.environments
     own = _Addresses(_files_now(directory, now))
     try:

@@ -12,14 +12,15 @@ from typing import Any, cast
 
 import pytest
 
-from policyctl.ci.comments import approval_in, comment_marker
+from policyctl.ci.comments import approval_in, begun, comment_marker
 from policyctl.ci.forge import Comment, Merge
 from policyctl.cli import watch_look
+from policyctl.cli.ci.merges import ApprovalPlace
 from policyctl.cli.watch_look import LookedPlan, Taken, UsedApprovals
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Look
+from policyctl.watch.decide import Look, Settled
 from tests.conftest import Project
 from tests.git_repo import commit
 
@@ -85,7 +86,7 @@ class Watching:
     """The approvals of a watch, with a clock of its own."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
+        self.now, self.shown = 1000.0, True
         self.approvals = UsedApprovals(lambda: self.now)
         self.use()
 
@@ -95,11 +96,12 @@ class Watching:
         self.approvals.use(dict.fromkeys(NAMES, "files"))
         self.now += 1
 
-    def settle(self, name: str) -> None:
-        more = {"place": "policies", "top": Path(), "referred": (), "commit": "head", "shown": lambda *_: True}
-        opened = cast("Any", SimpleNamespace(**more))
+    def settle(self, name: str) -> Settled | None:
+        place = ApprovalPlace(name, "policies", Path(), ())
+        more = {"place": "policies", "referred": (), "commit": "head", "approvals_for": lambda _: place}
+        opened = cast("Any", SimpleNamespace(**more, shown=lambda *_: self.shown))
         look = Look(EnvironmentResult(name, "planned"), {}, fingerprint="files", plan=LookedPlan(opened, "known"))
-        self.approvals.settle(look, name)
+        return self.approvals.settle(look, name)
 
     def settle_all(self) -> list[str]:
         """As a watch does for environments that are in sync, the second time where it is needed. Returns where."""
@@ -179,6 +181,19 @@ def test_what_was_taken_meanwhile_is_not_judged_by_what_was_read_before(service:
     watch.approvals._taken[NAMES[0]] = Taken("files", frozenset())
     watch.settle(NAMES[0])
     assert not service.waits("2", NAMES[0])
+
+
+@pytest.mark.parametrize(("commit", "settled"), [("d" * 40, "known"), (Service.commit, "head")])
+def test_what_was_taken_at_another_commit_approves_no_settings_that_no_page_shows(
+    service: Service, commit: str, settled: str
+) -> None:
+    """A watch goes on with what it took as long as the files of the environment stay the same; settings may have changed."""
+    watch = Watching()
+    watch.shown = False
+    service.merge("1", WAITING, NAMES[0])
+    service.bodies["1"] = [begun(one, "Used.", commit, None) for one in service.bodies["1"]]
+    watch.approvals._taken[NAMES[0]] = Taken("files", frozenset({("#1", commit)}))
+    assert watch.settle(NAMES[0]) == Settled(settled, changed=True)
 
 
 def test_what_cannot_be_read_is_owed(service: Service) -> None:

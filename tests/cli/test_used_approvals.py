@@ -20,6 +20,7 @@ from policyctl.ci.forge import Comment, ForgeClient, NotAllowed
 from policyctl.ci.github import GitHub
 from policyctl.ci.gitlab import GitLab
 from policyctl.cli import watch_look, watch_work
+from policyctl.cli.ci import merges
 from policyctl.cli.ci.merges import why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.errors import Refused, RemoteError
@@ -544,6 +545,31 @@ def watched(tenant: TenantOf) -> TenantOf:
     tenant.push()
     tenant.work.settle()
     return tenant
+
+
+@pytest.mark.parametrize("what", ["the way in", "no approvals"])
+def test_a_watch_takes_nothing_as_approved_because_many_others_were_merged_since(
+    what: str, watched: TenantOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is older than the merges that are read counts as applied, but this watch knows what was approved."""
+    monkeypatch.setattr(merges, "_LOOKED", 2)
+    watched.refuses = False
+    watched.merge(5, p=B)
+    assert "applied: Git moved" in watched.work.policyctl("watch", "--once").out
+    seen = list[str | None]()
+    with standing_in(lambda one: seen.append(one.authorization) or Reply(404)) as other:
+        if what == "the way in":
+            watched.work.project.write("policyctl.yaml", CONFIG.replace("URL", other.url))
+        else:
+            watched.configure(approved="false")
+        watched.push()
+        for number in (6, 7, 8):
+            watched.forge.files[number] = ["README.md"]
+            watched.forge.merge(number, watched.push())
+        watched.work.policyctl("watch", "--once")
+        watched.push(q=EVIL)
+        watched.work.policyctl("watch", "--once")
+    assert (seen, watched.live) == ([], {"p": "b", "q": "a"})
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,7 +64,7 @@ def another_checkout(work: Work) -> None:
 NOT_APPROVED: dict[str, tuple[Callable[[Work], None], str]] = {
     "a later commit": (a_later_commit, ": its plan was made for commit [0-9a-f]{12}, and what was merged is dddddddddddd; "),
     "another branch": (another_branch, ": its plan was made for a merge into other, and it was merged into main; "),
-    "an old comment": (an_old_comment, ": its comment does not name the commit and settings that the plan was made for; "),
+    "an old comment": (an_old_comment, ": its comment does not name the commit and settings that the plan was made for: "),
     "without a base": (without_a_base, "approved no plan: "),
     "another checkout": (another_checkout, "approved no plan: "),
 }
@@ -500,3 +502,145 @@ def test_no_secret_is_in_what_is_compared(tenants: Tenants) -> None:
         tenants.work.plan()
     assert terms[0] in Path("plan.md").read_text("utf-8"), "it stays the same with another secret"
     assert SECRET not in before
+
+
+# Branches that began at an older commit of main, and are planned as they are, as pipelines of branches do on GitLab
+
+UNSHOWN = "a change of the remote or of the safety settings was in no approved plan"
+GUARDED = CONFIG.rstrip("\n") + "\nguards: {{deny_providers: [evil]}}\n"
+
+
+class Branches:
+    """Main and others, with `policyctl.yaml` at the top: the nearest one counts, so a branch may add one to the policies."""
+
+    def __init__(self, tenants: Tenants) -> None:
+        self.work, self.top = tenants.work, tenants.work.project.folder
+        (self.work.project.policies / "policyctl.yaml").unlink()
+
+    def begin(self, text: str) -> str:
+        (self.top / "policyctl.yaml").write_text(text, "utf-8")
+        shutil.rmtree(self.top / ".git")
+        self.work.commit()
+        return self.on_main()
+
+    def on_main(self) -> str:
+        """A commit of main."""
+        self.work.base = self.work.forge.commit = self.work.forge.head = self.commit()
+        return str(self.work.base)
+
+    def commit(self) -> str:
+        git(self.top, "add", "--all", "--force", "--", "policyctl.yaml", "policies")
+        git(self.top, "commit", "--quiet", "--allow-empty", "--message=x")
+        return git(self.top, "rev-parse", "HEAD").strip()
+
+    def propose(self, number: int) -> None:
+        """Show what is checked out on a pull request."""
+        self.commit()
+        assert self.work.comment(number).code == 0
+
+    def merge(self, number: int, branch: str) -> None:
+        git(self.top, "checkout", "--quiet", "main")
+        git(self.top, "merge", "--quiet", "--no-ff", "--no-edit", branch)
+        self.on_main()
+        self.work.forge.merge(number)
+
+
+@pytest.mark.parametrize("what", ["a guard", "the way in"])
+def test_a_branch_that_began_before_settings_were_approved_does_not_take_them_back_unseen(what: str, tenants: Tenants) -> None:
+    """Its page shows what it changes since it began, which is nothing."""
+    branches, (old, new) = Branches(tenants), (CONFIG.format(tenants.own.url), GUARDED.format(tenants.own.url))
+    if what == "the way in":
+        old, new = CONFIG.format(tenants.other.url), CONFIG.format(tenants.own.url)
+    branches.begin(old)
+    git(branches.top, "branch", "feature")
+    (branches.top / "policyctl.yaml").write_text(new, "utf-8")
+    branches.propose(5)
+    branches.on_main()
+    tenants.work.forge.merge(5)
+    assert NOBODY not in tenants.work.apply().err
+    git(branches.top, "checkout", "--quiet", "feature")
+    (tenants.work.project.policies / "policyctl.yaml").write_text(old, "utf-8")
+    tenants.work.add("more")
+    branches.propose(6)
+    assert "environments.prod" not in tenants.work.forge.comments[6][0]["body"]
+    branches.merge(6, "feature")
+    tenants.other.seen.clear()
+    ran = tenants.work.apply()
+    assert (ran.code, tenants.other.seen) == (4, [])
+    assert (
+        "a change of the remote or of the safety settings was in no approved plan" if what == "a guard" else NOBODY
+    ) in ran.err
+
+
+def test_a_branch_from_within_a_merged_one_does_not_bring_back_what_that_had_for_a_while(
+    tenants: Tenants,
+) -> None:
+    branches, (own, other) = Branches(tenants), (CONFIG.format(one.url) for one in (tenants.own, tenants.other))
+    branches.begin(own)
+    git(branches.top, "checkout", "--quiet", "-b", "first")
+    (branches.top / "policyctl.yaml").write_text(other, "utf-8")
+    between = branches.commit()
+    (branches.top / "policyctl.yaml").write_text(own, "utf-8")
+    branches.propose(5)
+    branches.merge(5, "first")
+    assert tenants.work.apply().code == 0
+    git(branches.top, "checkout", "--quiet", "-b", "second", between)
+    (tenants.work.project.policies / "policyctl.yaml").write_text(other, "utf-8")
+    tenants.work.add("more")
+    branches.propose(6)
+    branches.merge(6, "second")
+    tenants.other.seen.clear()
+    ran = tenants.work.apply()
+    assert (ran.code, tenants.other.seen) == (4, [])
+    assert NOBODY in ran.err
+
+
+def test_a_branch_that_changes_only_policies_is_approved_though_others_changed_settings_meanwhile(tenants: Tenants) -> None:
+    branches = Branches(tenants)
+    branches.begin(CONFIG.format(tenants.own.url))
+    git(branches.top, "branch", "feature")
+    (branches.top / "policyctl.yaml").write_text(GUARDED.format(tenants.own.url), "utf-8")
+    branches.propose(5)
+    branches.on_main()
+    tenants.work.forge.merge(5)
+    assert tenants.work.apply().code == 0
+    git(branches.top, "checkout", "--quiet", "feature")
+    tenants.work.add("more")
+    branches.propose(6)
+    branches.merge(6, "feature")
+    assert tenants.work.apply().code == 0
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_an_environment_that_a_push_renames_is_first_reached_once_a_person_read_that(noted: bool, tenants: Tenants) -> None:
+    commented(tenants.work)
+    tenants.work.forge.merge(5)
+    if noted:
+        assert tenants.work.apply().code == 0
+        assert tenants.work.on_main("ci", "applied").code == 0
+    tenants.work.project.write("policyctl.yaml", CONFIG.format(tenants.other.url).replace("prod", "renamed"))
+    ran = tenants.work.apply()
+    assert (ran.code, tenants.other.seen) == (4, [])
+    assert NOBODY in ran.err
+
+
+def test_what_a_person_applied_is_noted_where_merges_approved_nothing(tenants: Tenants) -> None:
+    """The merge without an approved plan was read by a person too, and the next one needs none."""
+    work = tenants.work
+    work.project.write("policyctl.yaml", GUARDED.format(tenants.own.url))  # pushed
+    work.settle()
+    work.add("refused")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(work, "head", "e" * 40)  # its newest commit has no plan
+        commented(work)
+    work.forge.merge(5)
+    assert UNSHOWN not in work.apply().err
+    digest = json.loads(work.on_main("plan", "--format", "json").out)["digest"]
+    assert work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json").code == 0
+    assert work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json").code == 0
+    assert work.on_main("ci", "applied").code == 0
+    work.settle()
+    work.add("more")
+    assert work.comment(6).code == 0
+    work.forge.merge(6)
+    assert work.apply().code == 0

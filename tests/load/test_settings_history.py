@@ -9,7 +9,7 @@ from policyctl.errors import PolicyctlError
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.referred import access_now
 from policyctl.load.settings_history import SettingsHistory
-from policyctl.plan.approval import SettingsMarks
+from policyctl.plan.approval import SettingsMarks, SettingsStep
 from tests.conftest import Project
 from tests.git_repo import commit, git
 
@@ -105,16 +105,27 @@ def test_what_is_on_the_disk_and_in_no_commit_is_the_last_step(branch: Branch) -
     assert branch.steps(first, first) == ["- a1 a9"]
 
 
-def test_a_repository_that_never_had_a_configuration_changes_nothing(branch: Branch) -> None:
-    config = load_config(find_config(branch.project.policies))
-    now = branch.now("local")
-    assert now is not None
-    assert SettingsHistory(branch.project.policies, "HEAD", config).steps("local", now, None, ()) == []
-    branch.push(5, name="local")
-    config, later = load_config(find_config(branch.project.policies)), branch.now("local")
-    assert later is not None
-    (found,) = SettingsHistory(branch.project.policies, "HEAD", config).steps("local", later, None, ())
-    assert (found.before, found.after) == (now, later)
+def test_the_first_configuration_is_taken_as_it_is_unless_something_was_merged_before(branch: Branch) -> None:
+    def steps(*ends: str) -> list[SettingsStep]:
+        config, now = load_config(find_config(branch.project.policies)), branch.now("local")
+        assert now is not None
+        return SettingsHistory(branch.project.policies, "HEAD", config).steps("local", now, None, ends)
+
+    merged = commit(branch.project.folder)
+    assert steps() == steps(merged) == [], "there never was one"
+    made = branch.push(5, name="local")
+    assert steps() == steps(made) == []
+    assert steps(merged)
+
+
+def test_which_configuration_was_the_first_is_not_chosen_by_what_is_merged_into_which(branch: Branch) -> None:
+    made = branch.push(1)
+    git(branch.project.folder, "checkout", "--quiet", "--orphan", "other")
+    branch.push(2, "evil")
+    git(branch.project.folder, "merge", "--quiet", "--no-edit", "--strategy=ours", "--allow-unrelated-histories", "main")
+    with pytest.raises(PolicyctlError, match="more than one first configuration"):
+        branch.steps(None)
+    assert branch.steps(made) == ["- a1 evil2"]
 
 
 def test_the_values_of_an_inventory_are_settings(project: Project) -> None:
@@ -128,17 +139,43 @@ def test_the_values_of_an_inventory_are_settings(project: Project) -> None:
     assert len(SettingsHistory(project.policies, "HEAD", config).steps("t-x", now, None, ())) == 3
 
 
-@pytest.mark.parametrize("since", ["", "HEAD", "f" * 40, "--all", "the commit of another branch", "one that was merged"])
+@pytest.mark.parametrize("since", ["", "HEAD", "f" * 40, "--all", "the commit of another branch"])
 def test_a_branch_that_does_not_go_back_to_a_commit_has_no_history_since_it(branch: Branch, since: str) -> None:
     branch.push(1)
     git(branch.project.folder, "checkout", "--quiet", "-b", "feature")
     made = branch.push(2)
     git(branch.project.folder, "checkout", "--quiet", "-")
-    if since == "one that was merged":  # it has other settings than the branch had then
-        branch.push(way="notes")
-        git(branch.project.folder, "merge", "--quiet", "--no-edit", "feature")
     with pytest.raises(PolicyctlError):
         branch.steps(made if " " in since else since)
+
+
+@pytest.mark.parametrize("limit", [None, 3])
+def test_main_may_go_on_with_a_branch_into_which_it_was_merged(branch: Branch, limit: int | None) -> None:
+    """Then what was main before is not among the first parents of what it is now."""
+    branch.push(1)
+    git(branch.project.folder, "checkout", "--quiet", "-b", "feature")
+    branch.push(limit, "notes" if limit is None else "a")
+    git(branch.project.folder, "checkout", "--quiet", "main")
+    branch.project.write("beside.md", "main")
+    since = commit(branch.project.folder)
+    git(branch.project.folder, "checkout", "--quiet", "feature")
+    git(branch.project.folder, "merge", "--quiet", "--no-edit", "main")
+    git(branch.project.folder, "branch", "--quiet", "--force", "main", "feature")
+    head = git(branch.project.folder, "rev-parse", "main").strip()
+    assert branch.steps(since, head) == ([] if limit is None else ["0 a1 a3"])
+
+
+def test_a_file_that_settings_named_counts_while_they_did(branch: Branch) -> None:
+    def push(name: str, text: str) -> str:
+        branch.project.write(name, text)
+        own = f"prod: {{remote: 'sqlite:///a.db', ca_file: {name}}}"
+        branch.project.write("policyctl.yaml", f"environments: {{{own}}}\n")
+        made = commit(branch.project.folder)
+        branch.states[branch.now()] = f"{name[0]}{text}"
+        return made
+
+    first, second, third = push("a.pem", "1"), push("a.pem", "2"), push("b.pem", "2")
+    assert branch.steps(first, second, third) == ["0 a1 a2", "1 a2 b2"]
 
 
 def test_a_shallow_clone_has_no_history(branch: Branch) -> None:
@@ -147,3 +184,9 @@ def test_a_shallow_clone_has_no_history(branch: Branch) -> None:
     (branch.project.folder / ".git" / "shallow").write_text(f"{last}\n", "ascii")
     with pytest.raises(PolicyctlError, match="history of the branch is not known here"):
         branch.steps(first)
+
+
+def test_an_environment_that_comes_after_the_first_configuration_is_a_step(branch: Branch) -> None:
+    branch.push(1, name="other")
+    branch.push(2)
+    assert branch.steps(None) == ["- - a2"]

@@ -18,6 +18,7 @@ from policyctl.plan.approval import (
     all_shown,
     newest,
     print_of,
+    shown_terms,
     standing,
     subject_of,
 )
@@ -180,3 +181,23 @@ def test_each_change_of_the_settings_must_be_shown_by_the_merge_that_brought_it(
     steps, approvals, settings, way = STEPS[case]
     given = [step(one) for one in steps], [approved(one) for one in approvals]
     assert (all_shown(*given), all_shown(*given, way_only=True)) == (settings, way)
+
+
+@pytest.mark.parametrize(
+    ("change", "paths", "counts"),
+    [
+        ("a1 a1", "", True),
+        ("a1 b1", "environments.prod.remote", True),
+        ("a1 b1", "environments.prod.auth.token", True),
+        ("a1 b1", "templates.gold.ca_file (3 environments)", True),
+        ("a1 b1", "remote of prod, dev", True),
+        ("a1 b1", "environments.prod.limits.max_removes", False),
+        ("a1 b1", "", False),
+        ("a1 a2", "environments.prod.limits.max_removes", True),
+        ("a1 a2", "", False),
+        ("a1 b2", "environments.prod.remote", True),
+    ],
+)
+def test_a_plan_shows_no_more_of_the_settings_than_it_names(change: str, paths: str, counts: bool) -> None:
+    terms = Terms(*"".join(change.split()))
+    assert shown_terms(terms, [paths] if paths else []) == (terms if counts else None)

@@ -13,6 +13,7 @@ from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.apply_options import use_of
 from policyctl.cli.ci.merges import (
+    HIDDEN,
     REPLACED,
     ApprovalPlace,
     approvals_in,
@@ -124,11 +125,12 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     holding = [one for one in found if one.holds(commit)]
     if why and holding:
         console.say(f"not noted as used: {', '.join(f'pull request {one.source}' for one in reversed(holding))}; {why}")
-    return approval, _uses(subject, approval, [] if why else holding)
+    noting = [one for one in found if one.holds(commit) or (one.digest == NONE and one.why != HIDDEN)]
+    return approval, _uses(subject, approval, [] if why else noting)
 
 
 def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:
-    """What `use_of` notes: the approvals of these pull requests, if anything is approved."""
+    """What `use_of` notes on these pull requests, if anything is approved."""
     return [subject.name, *(one.source for one in holding)] if holding and approval.digest != NONE else []
 
 
@@ -257,8 +259,10 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
     if why := why_not_head(forge, place.directory, place.referred):
         return why
     approvals = approvals_in(forge, found, place)
-    # What a push brought is approved by the apply that a person began with it.
-    is_shown = any(one.begun == forge.commit for one in approvals) or subject.shown(_since(last), approvals)
+    # What a push brought is approved by the apply that a person began with it. So are the first settings of an environment,
+    # which nothing logs in with before: this runs once it was applied.
+    is_begun = any(one.begun == forge.commit for one in approvals)
+    is_shown = is_begun or subject.shown(_since(last), approvals, reached=True)
     commit = forge.commit if is_shown else _since(last) or ""
     if not any(one.ours for one in found):
         return f"none that waits to be applied has a comment for {subject.name}"

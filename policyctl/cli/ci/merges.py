@@ -41,7 +41,7 @@ BY_WATCH = "Used by policyctl watch, which applies it at {commit}."
 _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
-_HIDDEN = "no comment shows what it changes"
+HIDDEN = "no comment shows what it changes"
 _CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
 
 
@@ -138,7 +138,7 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         newer, hidden = hidden, []
         if all(approval.subjects is not None for approval in approvals):
             unknown = (two.merge for two in newer if not _why_not(two, found, place) and _changes(forge, two.merge, place))
-            approvals += [Approval(NONE, merge.name, why=_HIDDEN) for merge in islice(unknown, 1)]
+            approvals += [Approval(NONE, merge.name, why=HIDDEN) for merge in islice(unknown, 1)]
         approval = approval_in([one.ours[-1].body], place.environment, place.directory, one.merge.name)
         if approval is None:
             continue
@@ -205,7 +205,8 @@ def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
 
 
 def begin(forge: Forge, environment: str, directory: str, uses: Collection[str], sentence: str) -> None:
-    """Note on merged pull requests, by their names, that an apply of the checked-out commit begins to write what they approve.
+    """Note on merged pull requests, by their names, that an apply of the checked-out commit begins to write what they approve,
+    or what a person approved although they do not.
 
     Call it directly before the first write: from then on they approve nothing for any other commit, wherever this apply ends.
     Raises StalePlan if one of them was used by another run meanwhile, and RemoteError if it cannot be noted on each of them;
@@ -217,9 +218,9 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
     try:
         for name in uses:
             approval = read.get(name)
-            if approval is None or not approval.holds(forge.commit):
+            if approval is None or not (approval.holds(forge.commit) or approval.digest == NONE):
                 raise StalePlan(f"another run used the approval of pull request {name} meanwhile; nothing more is written")
-            if not approval.begun:
+            if approval.begun != forge.commit:
                 noted[name] = begun(found[name].body, sentence, forge.commit, found[name].changed)
                 forge.rewrite(found[name], noted[name])
     except PolicyctlError:

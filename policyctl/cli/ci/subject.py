@@ -50,10 +50,13 @@ class Subject(ABC):
     def access(self) -> str:
         """How the remotes are reached now, as a hash."""
 
-    def shown(self, since: str | None, approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
-        """Whether approved plans showed each change of the settings since that commit; see `settings_shown`."""
-        now = SettingsMarks(self.access(), self.rules)
-        return settings_shown(self._history, self._about, now, [since], approvals, way_only=way_only)
+    def shown(self, since: str | None, approvals: Sequence[Approval], *, way_only: bool = False, reached: bool = False) -> bool:
+        """Whether approved plans showed each change of the settings since that commit; see `settings_shown`. With None that is
+        since the first configuration, or for what was `reached` by now since its own first settings."""
+        now, history = SettingsMarks(self.access(), self.rules), self._history
+        if since is None and reached:
+            since = history.first_of(self._about)
+        return settings_shown(history, self._about, now, [since], approvals, way_only=way_only)
 
     @cached_property
     def _history(self) -> SettingsHistory:
@@ -103,7 +106,7 @@ class _One(Subject):
 
 class _Several(Subject):
     def __init__(self, options: Options, config: Config, chosen: EnvironmentFilter) -> None:
-        from policyctl.cli.fleet import access_and_rules
+        from policyctl.load.base_config import access_and_rules  # imports subprocess
 
         super().__init__(options, config, chosen)
         self._chosen = chosen
