@@ -30,6 +30,7 @@ from policyctl.watch.decide import Look
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran
+from tests.git_repo import git
 from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import Tenant
@@ -459,24 +460,24 @@ def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:
     assert tenant.work.on_main("ci", "approved").out.strip() == NONE
 
 
-def test_what_a_person_starts_at_an_older_commit_uses_nothing_and_names_it(tenant: TenantOf) -> None:
-    """It may lack what was merged since. The next run at the head goes on, and notes all of it."""
+def test_what_a_person_approved_is_not_applied_again_by_starting_the_old_run_again(tenant: TenantOf) -> None:
+    """A service keeps what a run was given: the digest, and what it overrides. Others may start it again."""
     tenant.refuses = False
-    tenant.merge(5, p=RISKY)
+    old = tenant.push(p=RISKY)
     digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
-    tenant.work.settle()
-    pages = [tenant.forge.bodies[0]]
-    tenant.forge.head = "e" * 40  # where another one was merged since
-    by_hand = tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json")
-    assert (by_hand.code, by_hand.out.strip()) == (0, digest)
-    assert ("not noted as used: pull request " in by_hand.err, "main has moved on to eeee" in by_hand.err) == (True, True)
+    by_hand = "ci", "approved", "--digest", digest, "--out", "overrides.json"
+    assert tenant.work.on_main(*by_hand).code == 0
     ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
-    assert (ran.code, tenant.live["p"], tenant.forge.bodies) == (0, "risky", pages)
-    assert tenant.work.on_main("ci", "applied").code == 0
-    assert tenant.forge.bodies == pages
-    tenant.merge(6, q=B)
-    assert (tenant.apply().code, tenant.live) == (0, {"p": "risky", "q": "b"})
-    assert tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n")
+    assert (ran.code, tenant.live["p"]) == (0, "risky")
+    tenant.work.settle()
+    tenant.merge(6, p=A)
+    assert (tenant.apply().code, tenant.live["p"]) == (0, "a")
+    tenant.write(p=RISKY)
+    git(tenant.work.project.folder, "checkout", "--quiet", "--force", old)
+    tenant.forge.commit = old
+    again = tenant.work.on_main(*by_hand)
+    assert (again.code, again.out) == (4, "")
+    assert "main has moved on to " in again.err
 
 
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:

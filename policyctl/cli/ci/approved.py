@@ -19,6 +19,7 @@ from policyctl.cli.ci.merges import (
     approvals_in,
     approvals_of,
     difference,
+    moved_on,
     waiting_merges,
     why_not_head,
 )
@@ -107,11 +108,12 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     """What a person approves, with overrides, and what that uses: all that waits, at the head of the branch. The digest may be
     that of the plan without overrides, as the failed run showed it: one person gives both at once.
 
-    Raises StalePlan for another way in to the remote than was used before, unless what is `given` names it.
+    Raises StalePlan for another way in to the remote than was used before, unless what is `given` names it, and at an older
+    commit: the run that a person started there may have been started again by another one, who approved nothing.
     """
     digest, _, access = given.partition("@")
     try:
-        found, applied, commit, why = _read(options, subject)
+        found, applied, commit, why = _read(options, subject, by_hand=True)
     except NotAllowed as error:
         found, applied, commit, why = [], None, "", str(error)
     if access != subject.access() and (access or not _may_log_in(subject, found, applied)):
@@ -122,8 +124,7 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
         overrides = parse_overrides(text, by)
         whole = subject.overriding(overrides).digest if digest == subject.plan.digest else digest
         approval = Approval(whole, overrides=overrides)
-    holding = [one for one in found if one.holds(commit)]
-    if why and holding:
+    if why and (holding := [one for one in found if one.holds(commit)]):
         console.say(f"not noted as used: {', '.join(f'pull request {one.source}' for one in reversed(holding))}; {why}")
     noting = [one for one in found if one.holds(commit) or (one.digest == NONE and one.why != HIDDEN)]
     return approval, _uses(subject, approval, [] if why else noting)
@@ -170,13 +171,17 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     return approval, _uses(subject, approval, holding)
 
 
-def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str, str | None]:
+def _read(
+    options: Options, subject: Subject, *, by_hand: bool = False
+) -> tuple[list[Approval], Approval | None, str, str | None]:
     """The waiting approvals, the newest first; the last one that was applied; the commit of this run; and why none of them
-    counts, or None."""
+    counts, or None. Raises StalePlan if what a person starts `by_hand` is for an older commit."""
     with open_forge(os.environ) as forge:
         if forge is None:
             return [], None, "", "without a token no approval can be read; start this by hand with the plan's digest"
         place = _place(options, subject)
+        if by_hand and (moved := moved_on(forge, place.directory, place.referred)):
+            raise StalePlan(f"{moved}; start that one by hand if it needs a person")
         found, applied = approvals_of(forge, place)
         return found, applied, forge.commit, why_not_head(forge, place.directory, place.referred)
 

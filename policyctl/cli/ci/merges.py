@@ -239,18 +239,25 @@ def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -
     if forge.branch is None:
         return "this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest"
     try:
-        head = forge.head(forge.branch)
+        return moved_on(forge, directory, referred)
     except NotAllowed as error:
         return (
             f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
             "start this by hand with the plan's digest"
         )
+
+
+def moved_on(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
+    """That the branch has moved on from the checked-out commit, and what then; None if not, as for `why_not_head`, and for a
+    run that is not for a branch. Raises NotAllowed if that cannot be read."""
+    if forge.branch is None:
+        return None
+    head = forge.head(forge.branch)
     if head and (head == forge.commit or _is_the_same_for(directory, referred, forge, head)):
         return None
     return (
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
-        f"approved for an older commit. The run for the newest one applies what is merged; to apply this all the same, "
-        "start it by hand with the plan's digest"
+        "approved for an older commit. The run for the newest one applies what is merged"
     )
 
 
