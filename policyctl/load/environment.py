@@ -213,7 +213,7 @@ def leaves(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]
 
 
 def dotted(*keys: object) -> str:
-    """A dotted path of which each key can be told: one with a dot, such as the name of an environment, is in quotes."""
+    """A dotted path in which each key is clear: one with a dot, such as the name of an environment, is in quotes."""
     return ".".join(json.dumps(key) if "." in key or key.startswith('"') else key for key in map(str, keys))
 
 
