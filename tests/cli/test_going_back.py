@@ -256,7 +256,7 @@ def test_several_environments_go_back_together_each_with_its_own_variables_of_th
     assert policyctl("apply", "--all", "--yes").code == 0
     ran = policyctl("apply", "--all", "--to", before, "--yes")
     assert ran.code == 5
-    assert "environment … did not exist at " in ran.out
+    assert "environment t-c did not exist at " in ran.out
     assert [fleet_live(project, name)[0] for name in "abc"] == [0.1, 0.4, 0.9]
     assert "wins at the next apply" in ran.out
     assert policyctl("plan", "--env", "t-a", "--env", "t-b", "--to", before, "--detailed-exitcode").code == 0
