@@ -209,18 +209,6 @@ class Revision:
             repository.fail(ran.stderr)
         return ran.returncode == 0
 
-    def changes_of(self, paths: Sequence[str], most: int) -> list[str]:
-        """The commits up to this one that changed any of these paths (from the top), the oldest first, on all branches of the
-        history. Raises PolicyctlError in a shallow clone, or if there are more than `most`."""
-        repository = self.repository
-        if repository.is_shallow:
-            raise PolicyctlError(f"this clone is shallow; {WHOLE_HISTORY}")
-        options = ("--full-history", "--topo-order", f"--max-count={most + 1}")
-        found = repository.output("rev-list", *options, self.commit, "--", *paths).decode().split()
-        if len(found) > most:
-            raise PolicyctlError(f"more than {most:,} commits changed {', '.join(paths)}")
-        return found[::-1]
-
     def ancestor(self, steps: int) -> str | None:
         """The commit that many first parents back; None if history is shorter."""
         found = self.repository.of_history("rev-list", "--first-parent", "--max-count=1", f"--skip={steps}", self.commit)
