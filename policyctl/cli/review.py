@@ -211,7 +211,8 @@ _UNNAMED = "the way to the remote or a safety setting changes and is not among t
 
 
 def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: bool = True) -> Review:
-    """The review with the `settings` that the branch changes (unless they are shown elsewhere).
+    """The review with the `settings` that the branch changes, and what of them a merge approves (unless they are shown
+    elsewhere).
 
     The plan gets the branch's own configuration, so that its digest is that of the same plan after the merge.
     """
@@ -222,12 +223,14 @@ def as_merged(review: Review, session: Session, base: BaseConfig, *, settings: b
     new = [one for one in merged.settings.guard_exceptions if one not in held]
     notes = [f"the exception from {one.guard} for {one.policy} takes effect after its merge: {one.reason}" for one in new]
     plan = review.plan._replace(config=merged.digest, settings=merged.decides)
-    before = base.start.holds_for(merged, own_remote=False)  # as what the page shows: the base may have moved on since
-    terms = Terms(base.start.access(before), before.rules, access_of(session), merged.rules)
-    changed = changed_settings(base, session.options.dir, session.config, session.environment.name) if settings else ()
-    shown = shown_terms(terms, [one.path for one in changed]) if settings else terms
-    notes += [] if shown else [_UNNAMED]
-    branch = review.branch._replace(settings=changed, terms=shown)
+    branch = review.branch
+    if settings:
+        changed = changed_settings(base, session.options.dir, session.config, session.environment.name)
+        before = base.start.holds_for(merged, own_remote=False)  # as what the page shows: the base may have moved on since
+        terms = Terms(base.start.access(before), before.rules, access_of(session), merged.rules)
+        shown = shown_terms(terms, [one.path for one in changed])
+        notes += [] if shown else [_UNNAMED]
+        branch = branch._replace(settings=changed, terms=shown)
     return review._replace(plan=plan, branch=branch, notes=(*review.notes, *notes))
 
 

@@ -280,7 +280,7 @@ class MirrorSource:
 
     def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:
         """As `WatchSource.open`, for some of the policies."""
-        from policyctl.load.base_config import config_at
+        from policyctl.load.base_config import config_at, in_checkout
         from policyctl.load.git.revision import Revision
         from policyctl.load.past import files_at
         from policyctl.load.referred import held_at
@@ -288,10 +288,7 @@ class MirrorSource:
 
         then = Revision(self._options.dir, revision)
         config = config_at(then)
-        is_inventory = config.is_inventory
-        if config.path is not None:
-            inventories = tuple(then.top / one for one in config.inventories)
-            config = config._replace(path=then.top / config.path, inventories=inventories)
+        is_inventory, config = config.is_inventory, in_checkout(config, then)
         names = choose(self._options, config, self._chosen)
         files = files_at(then, is_inventory=is_inventory, several=True, tests=True)
         if not files.names:

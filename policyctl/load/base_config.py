@@ -20,14 +20,14 @@ from policyctl.load.referred import Held, access_at, access_now, changed_since, 
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
 from policyctl.load.urls import LOCAL, is_http
-from policyctl.plan.approval import of_several
+from policyctl.plan.approval import WAY_KEYS, of_several
 from policyctl.plan.diff import FieldChange
 from policyctl.policy.document import canonical_text, digest
 from policyctl.policy.findings import HIDDEN, which_of
 from policyctl.policy.memo import Memo
 
 _TEMPLATES = "templates."  # begins the origin of a setting
-_LEADING = frozenset(("remote", "auth", "ca_file", "gateway", "notify"))  # keys of what decides where credentials go
+_LEADING = WAY_KEYS | {"gateway", "notify"}  # keys of what decides where credentials go
 
 
 class BaseCommits(NamedTuple):
@@ -218,6 +218,13 @@ _AT = Memo[Config]()
 def config_at(revision: Revision) -> Config:
     """The configuration of a revision for its directory. Raises InvalidInput with every problem."""
     return _AT.of(lambda: (str(revision.top), revision.commit, revision.folder), lambda: _config_at(revision))
+
+
+def in_checkout(config: Config, then: Revision) -> Config:
+    """A configuration of a revision, whose paths start at the top of the repository, with its paths in the checkout."""
+    if config.path is None:
+        return config
+    return config._replace(path=then.top / config.path, inventories=tuple(then.top / one for one in config.inventories))
 
 
 def _config_at(revision: Revision) -> Config:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from policyctl.errors import InvalidInput, PolicyctlError
-from policyctl.load.base_config import config_at, config_paths, mark_of_several
+from policyctl.load.base_config import config_at, config_paths, in_checkout, mark_of_several
 from policyctl.load.environment import Config
 from policyctl.load.git import FULL_ID
 from policyctl.load.git.repository import WHOLE_HISTORY
@@ -66,10 +66,9 @@ class SettingsHistory:
         if found is None:
             return branch[-1]
         head = self._config(branch[0])[0]
-        after = head.repository.output("rev-list", "--ancestry-path", f"{found}..{head.commit}").decode().split()
         paths = config_paths(head.folder)
         every = head.repository.output("rev-list", "--full-history", head.commit, "--", *paths).decode().split()
-        if not {*every} <= {found, *after}:
+        if not {*every} <= {found, *_after(head, found)}:
             raise PolicyctlError("the history of the branch has more than one first configuration")
         return None if any(one in ends for one in branch[branch.index(found) + 1 :]) else found
 
@@ -89,7 +88,7 @@ class SettingsHistory:
         line = ("rev-list", "--first-parent", head.commit, *(() if since is None else (f"^{since}",)))
         branch = repository.output(*line).decode().split()
         if since is not None and since != head.commit:
-            after = {*repository.output("rev-list", "--ancestry-path", f"{since}..{head.commit}").decode().split()}
+            after = _after(head, since)
             branch = [one for one in branch if one in after]
             if not branch:
                 raise PolicyctlError(f"the branch does not go back to {since}, whose settings were approved last")
@@ -125,6 +124,11 @@ class SettingsHistory:
         return self._found[key]
 
 
+def _after(head: Revision, commit: str) -> set[str]:
+    """The commits up to the head that contain another one."""
+    return {*head.repository.output("rev-list", "--ancestry-path", f"{commit}..{head.commit}").decode().split()}
+
+
 def _marks_of(then: Revision, config: Config | None, about: str | EnvironmentFilter) -> SettingsMarks | None:
     if config is None:
         return None
@@ -138,9 +142,6 @@ def _marks_of(then: Revision, config: Config | None, about: str | EnvironmentFil
 
 def _config_then(then: Revision) -> tuple[Revision, Config | None]:
     try:
-        config = config_at(then)
+        return then, in_checkout(config_at(then), then)
     except InvalidInput:
         return then, None
-    if config.path is None:
-        return then, config
-    return then, config._replace(path=then.top / config.path, inventories=tuple(then.top / one for one in config.inventories))

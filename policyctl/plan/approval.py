@@ -53,14 +53,14 @@ class SettingsMarks(NamedTuple):
     rules: str
 
 
-_LEADING = frozenset(("remote", "auth", "ca_file"))  # keys of how a remote is reached
+WAY_KEYS = frozenset(("remote", "auth", "ca_file"))  # of how a remote is reached
 
 
 def shown_terms(terms: Terms, paths: Iterable[str]) -> Terms | None:
     """What a plan shows of the settings, if these paths of changed settings are all that it names; None if they differ in more
     than that. So a merge approves no change that is on no page, whatever kept it from being named."""
     named = [frozenset(re.split(r"[.\s]", path)) for path in paths]
-    way = terms.before == terms.access or not all(_LEADING.isdisjoint(one) for one in named)
+    way = terms.before == terms.access or not all(WAY_KEYS.isdisjoint(one) for one in named)
     return terms if way and (terms.rules_before == terms.rules or named) else None
 
 

@@ -76,7 +76,7 @@ def plain_head(folder: Path) -> str | None:
 
 def plain_link(folder: Path, reference: str) -> str | None:
     """What the files of a repository that git stores there plainly have as the target of a symbolic reference; empty if it is
-    none, and None if git has to be asked."""
+    not one, and None if git has to be asked."""
     file = (folder if reference == "HEAD" else _shared(folder)) / reference
     if file.is_symlink() or _has_tables(folder):
         return None
