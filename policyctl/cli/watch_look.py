@@ -23,7 +23,7 @@ from policyctl.cli.ci.merges import (
     why_not_head,
 )
 from policyctl.errors import RemoteError
-from policyctl.plan.approval import Approval, adds_up, newest, replaced, standing
+from policyctl.plan.approval import Approval, adds_up, begun_at, newest, replaced, standing
 from policyctl.watch.decide import Look, Settled
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ class UsedApprovals:
             if isinstance(forge, str):
                 return f"{_WHOSE}, which cannot be read: {forge}"
             found, last = self._found(forge, opened, name)
-            if why := why_not_head(forge, opened.place, opened.referred):
-                return f"{_WHOSE}: {why}"
+            if not_head := why_not_head(forge, opened.place, opened.referred):
+                return f"{_WHOSE}: {not_head.why}"
             if not opened.shown(name, _since(commit, last), found):
                 return f"{_WHOSE}: {_NEW_SETTINGS}"
             access = opened.access(name)
@@ -176,11 +176,11 @@ class UsedApprovals:
             found = list[Approval]()
             if waits:
                 found, last = approvals_of(forge, opened.approvals_for(name))
-                if why := why_not_head(forge, opened.place, opened.referred):
-                    raise RemoteError(why)
-            is_begun = any(one.begun == forge.commit for one in found)  # with settings that were shown, or by a person
-            is_shown = is_begun or opened.shown(name, _since(known, last), found)
-            commit = (opened.commit or "") if is_shown else known or (last.commit if last is not None else "")
+                if not_head := why_not_head(forge, opened.place, opened.referred):
+                    raise RemoteError(not_head.why)
+            since = _since(known, last)
+            is_shown = begun_at(found, forge.commit) or opened.shown(name, since, found)
+            commit = (opened.commit or "") if is_shown else next(iter(since), "")
             seen, old = {one.source for one in found}, replaced(found)  # what was merged since is not in these files
             for merge, comments in reversed(waiting_merges(forge, name, opened.place)[0]) if found else ():
                 for one in comments if merge.name in seen else ():
@@ -218,8 +218,8 @@ def unapproved_access(opened: Opened, name: str, access: str, commit: str) -> st
         if isinstance(forge, str):
             raise RemoteError(f"no approval can be read: {forge}")
         found, last = approvals_of(forge, opened.approvals_for(name))
-        if why := why_not_head(forge, opened.place, opened.referred):
-            return why
+        if not_head := why_not_head(forge, opened.place, opened.referred):
+            return not_head.why
     if opened.shown(name, _since(commit, last), found, way_only=True):
         return None
     why = "no merged pull request shows it; read it, then start the watch with another --state"

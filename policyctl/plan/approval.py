@@ -213,6 +213,12 @@ def _shows(terms: Terms | None, states: Sequence[tuple[SettingsMarks | None, Set
     return True
 
 
+def begun_at(approvals: Sequence[Approval], commit: str) -> bool:
+    """Whether an apply of this commit began to write what approvals are for: then its settings are approved. They were shown,
+    or a person who had read them began it."""
+    return any(one.begun == commit for one in approvals)
+
+
 def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
     """What of merged approvals (the newest first) still counts for a run of this commit, a part for each environment.
 

@@ -21,7 +21,7 @@ from policyctl.ci.github import GitHub
 from policyctl.ci.gitlab import GitLab
 from policyctl.cli import watch_look, watch_work
 from policyctl.cli.ci import merges
-from policyctl.cli.ci.merges import why_not_head
+from policyctl.cli.ci.merges import NotHead, why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.errors import Refused, RemoteError
 from policyctl.plan.approval import APPLIED, NONE
@@ -762,7 +762,7 @@ def test_what_is_merged_while_a_watch_settles_is_not_noted_as_applied(
     assert watched.work.comment(6).code == 0
     asked = why_not_head
 
-    def merged(*args: Any) -> str | None:
+    def merged(*args: Any) -> NotHead | None:
         why = asked(*args)
         if watched.live["p"] == "b" and len(watched.forge.merges) == 1:
             watched.forge.merge(6, "d" * 40)

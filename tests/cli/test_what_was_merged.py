@@ -290,7 +290,9 @@ def tenants(project: Project, forge: Forge, policyctl: Policyctl, monkeypatch: p
         yield found
 
 
-NOBODY = "error: no approved plan shows how remote, auth and ca_file came to be what they are now, so nothing logs in with them"
+UNSHOWN_WAY = (
+    "error: no approved plan shows how remote, auth and ca_file came to be what they are now, so nothing logs in with them"
+)
 
 
 def test_a_login_that_no_plan_shows_sends_no_secret(tenants: Tenants) -> None:
@@ -300,7 +302,7 @@ def test_a_login_that_no_plan_shows_sends_no_secret(tenants: Tenants) -> None:
     tenants.work.forge.proposals[5] = ("d" * 40, "main")
     ran = tenants.merged()
     assert (ran.code, ran.out, tenants.other.seen) == (4, "", [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
     assert "approved no plan: its plan was made for commit " in ran.err
 
 
@@ -333,7 +335,7 @@ def test_a_push_does_not_lead_back_to_where_an_approved_change_led_away_from(ten
     tenants.own.seen.clear()
     ran = tenants.work.apply()
     assert (ran.code, tenants.own.seen) == (4, [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
 
 
 def test_a_push_that_leads_elsewhere_sends_no_secret_now_and_later(tenants: Tenants) -> None:
@@ -345,7 +347,7 @@ def test_a_push_that_leads_elsewhere_sends_no_secret_now_and_later(tenants: Tena
     for number in (6, 7):
         ran = tenants.work.apply()
         assert (ran.code, tenants.other.seen) == (4, [])
-        assert NOBODY in ran.err
+        assert UNSHOWN_WAY in ran.err
         tenants.work.settle()
         tenants.work.add(f"more-{number}")
         tenants.work.comment(number)  # whose reader logs in: what is on main holds for plans
@@ -353,7 +355,7 @@ def test_a_push_that_leads_elsewhere_sends_no_secret_now_and_later(tenants: Tena
         ran = tenants.merged(number)
         assert (ran.code, tenants.other.seen) == (4, [])
     tenants.lead_to(tenants.own)
-    assert NOBODY in tenants.work.apply().err, "until a person read both pushes"
+    assert UNSHOWN_WAY in tenants.work.apply().err, "until a person read both pushes"
 
 
 @pytest.mark.parametrize(("noted", "several"), [(True, ()), (False, ()), (False, ("--all",))])
@@ -373,7 +375,7 @@ def test_a_push_that_leads_to_another_database_server_gives_it_no_password(
         config = f"environments: {{local: {{remote: 'postgresql://user@127.0.0.1:{port}/x'}}}}\n"
         work.project.write("policyctl.yaml", config)
         ran = work.on_main("ci", "approved", *several)
-        assert (ran.code, ran.out, NOBODY in ran.err) == (4, "", True)
+        assert (ran.code, ran.out, UNSHOWN_WAY in ran.err) == (4, "", True)
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -417,7 +419,7 @@ def test_a_push_that_leads_elsewhere_sends_no_secret_where_no_run_has_noted_the_
     tenants.other.seen.clear()  # the plan's reader logs in: what is on main holds for plans
     for ran in (tenants.work.apply(), tenants.merged(), tenants.work.apply()):
         assert (ran.code, tenants.other.seen) == (4, [])
-        assert NOBODY in ran.err
+        assert UNSHOWN_WAY in ran.err
 
 
 def test_a_clone_that_lacks_history_knows_no_way_in(tenants: Tenants) -> None:
@@ -426,7 +428,7 @@ def test_a_clone_that_lacks_history_knows_no_way_in(tenants: Tenants) -> None:
     tenants.own.seen.clear()
     ran = tenants.merged()
     assert (ran.code, tenants.own.seen) == (4, [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
 
 
 WITH_FILE = CONFIG.replace("}}}}}}\n", "}}, ca_file: ca.pem}}}}\n")
@@ -446,7 +448,7 @@ def test_what_is_in_a_file_that_the_way_in_refers_to_counts(kind: str, noted: bo
         work.forge.merge(5)
         assert work.on_main("ci", "applied").code == 0
         assert "policyctl applied" in str(row["body"])
-    assert NOBODY not in work.apply().err
+    assert UNSHOWN_WAY not in work.apply().err
     file.unlink()
     if kind == "edited":
         file.write_text("two", "ascii")
@@ -456,7 +458,7 @@ def test_what_is_in_a_file_that_the_way_in_refers_to_counts(kind: str, noted: bo
     tenants.own.seen.clear()
     ran = work.apply()
     assert (ran.code, tenants.own.seen) == (4, [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
 
 
 def test_a_file_that_no_repository_has_is_not_part_of_the_way_in(tenants: Tenants) -> None:
@@ -487,7 +489,7 @@ def test_every_part_of_the_way_in_counts(change: str, tenants: Tenants) -> None:
     tenants.own.seen.clear()
     ran = tenants.work.apply()
     assert (ran.code, tenants.own.seen) == (4, [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
 
 
 def test_no_secret_is_in_what_is_compared(tenants: Tenants) -> None:
@@ -557,7 +559,7 @@ def test_a_branch_that_began_before_settings_were_approved_does_not_take_them_ba
     branches.propose(5)
     branches.on_main()
     tenants.work.forge.merge(5)
-    assert NOBODY not in tenants.work.apply().err
+    assert UNSHOWN_WAY not in tenants.work.apply().err
     git(branches.top, "checkout", "--quiet", "feature")
     (tenants.work.project.policies / "policyctl.yaml").write_text(old, "utf-8")
     tenants.work.add("more")
@@ -568,7 +570,7 @@ def test_a_branch_that_began_before_settings_were_approved_does_not_take_them_ba
     ran = tenants.work.apply()
     assert (ran.code, tenants.other.seen) == (4, [])
     assert (
-        "a change of the remote or of the safety settings was in no approved plan" if what == "a guard" else NOBODY
+        "a change of the remote or of the safety settings was in no approved plan" if what == "a guard" else UNSHOWN_WAY
     ) in ran.err
 
 
@@ -592,7 +594,7 @@ def test_a_branch_from_within_a_merged_one_does_not_bring_back_what_that_had_for
     tenants.other.seen.clear()
     ran = tenants.work.apply()
     assert (ran.code, tenants.other.seen) == (4, [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
 
 
 def test_a_branch_that_changes_only_policies_is_approved_though_others_changed_settings_meanwhile(tenants: Tenants) -> None:
@@ -621,7 +623,7 @@ def test_an_environment_that_a_push_renames_is_first_reached_once_a_person_read_
     tenants.work.project.write("policyctl.yaml", CONFIG.format(tenants.other.url).replace("prod", "renamed"))
     ran = tenants.work.apply()
     assert (ran.code, tenants.other.seen) == (4, [])
-    assert NOBODY in ran.err
+    assert UNSHOWN_WAY in ran.err
 
 
 def test_what_a_person_applied_is_noted_where_merges_approved_nothing(tenants: Tenants) -> None:

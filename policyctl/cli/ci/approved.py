@@ -16,10 +16,10 @@ from policyctl.cli.ci.merges import (
     HIDDEN,
     REPLACED,
     ApprovalPlace,
+    NotHead,
     approvals_in,
     approvals_of,
     difference,
-    moved_on,
     waiting_merges,
     why_not_head,
 )
@@ -36,6 +36,7 @@ from policyctl.plan.approval import (
     NONE,
     Approval,
     adds_up,
+    begun_at,
     newest,
     overrides_of,
     replaced,
@@ -113,9 +114,11 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     """
     digest, _, access = given.partition("@")
     try:
-        found, applied, commit, why = _read(options, subject, by_hand=True)
+        found, applied, commit, not_head = _read(options, subject)
     except NotAllowed as error:
-        found, applied, commit, why = [], None, "", str(error)
+        found, applied, commit, not_head = [], None, "", NotHead(str(error))
+    if not_head and not_head.moved:
+        raise StalePlan(f"{not_head.why}; start that one by hand if it needs a person")
     if access != subject.access() and (access or not _may_log_in(subject, found, applied)):
         raise _new_access(subject, console)
     approval = Approval(digest)
@@ -124,10 +127,11 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
         overrides = parse_overrides(text, by)
         whole = subject.overriding(overrides).digest if digest == subject.plan.digest else digest
         approval = Approval(whole, overrides=overrides)
-    if why and (holding := [one for one in found if one.holds(commit)]):
-        console.say(f"not noted as used: {', '.join(f'pull request {one.source}' for one in reversed(holding))}; {why}")
+    if not_head and (holding := [one for one in found if one.holds(commit)]):
+        names = ", ".join(f"pull request {one.source}" for one in reversed(holding))
+        console.say(f"not noted as used: {names}; {not_head.why}")
     noting = [one for one in found if one.holds(commit) or (one.digest == NONE and one.why != HIDDEN)]
-    return approval, _uses(subject, approval, [] if why else noting)
+    return approval, _uses(subject, approval, [] if not_head else noting)
 
 
 def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> list[str]:
@@ -154,7 +158,8 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
         write_stop_summary(why, console)
         return Approval(NONE)
 
-    found, applied, commit, why = _read(options, subject)
+    found, applied, commit, not_head = _read(options, subject)
+    why = not_head and not_head.why
     besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
     if not _may_log_in(subject, found, applied):
         raise _new_access(subject, console, besides if why is None else f"{besides}; {why}")
@@ -171,17 +176,13 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     return approval, _uses(subject, approval, holding)
 
 
-def _read(
-    options: Options, subject: Subject, *, by_hand: bool = False
-) -> tuple[list[Approval], Approval | None, str, str | None]:
+def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str, NotHead | None]:
     """The waiting approvals, the newest first; the last one that was applied; the commit of this run; and why none of them
-    counts, or None. Raises StalePlan if what a person starts `by_hand` is for an older commit."""
+    counts, or None."""
     with open_forge(os.environ) as forge:
         if forge is None:
-            return [], None, "", "without a token no approval can be read; start this by hand with the plan's digest"
+            return [], None, "", NotHead("without a token no approval can be read; start this by hand with the plan's digest")
         place = _place(options, subject)
-        if by_hand and (moved := moved_on(forge, place.directory, place.referred)):
-            raise StalePlan(f"{moved}; start that one by hand if it needs a person")
         found, applied = approvals_of(forge, place)
         return found, applied, forge.commit, why_not_head(forge, place.directory, place.referred)
 
@@ -261,13 +262,11 @@ def applied(options: Options, chosen: EnvironmentFilter) -> int:
 def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console) -> str | None:
     """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
     found, last = waiting_merges(forge, place.environment, place.directory)
-    if why := why_not_head(forge, place.directory, place.referred):
-        return why
+    if not_head := why_not_head(forge, place.directory, place.referred):
+        return not_head.why
     approvals = approvals_in(forge, found, place)
-    # What a push brought is approved by the apply that a person began with it. So are the first settings of an environment,
-    # which nothing logs in with before: this runs once it was applied.
-    is_begun = any(one.begun == forge.commit for one in approvals)
-    is_shown = is_begun or subject.shown(_since(last), approvals, reached=True)
+    # The first settings of an environment are approved too, which nothing logs in with before: this runs once it was applied.
+    is_shown = begun_at(approvals, forge.commit) or subject.shown(_since(last), approvals, reached=True)
     commit = forge.commit if is_shown else _since(last) or ""
     if not any(one.ours for one in found):
         return f"none that waits to be applied has a comment for {subject.name}"

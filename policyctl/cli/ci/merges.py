@@ -230,34 +230,34 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
         raise
 
 
-def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
+class NotHead(NamedTuple):
+    """Why approvals do not count for the checked-out commit, and whether that is because the branch has `moved` on."""
+
+    why: str
+    moved: bool = False
+
+
+def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> NotHead | None:
     """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or when later commits
     change nothing in the directory, and none of the files that are `referred` to (paths from the repository's top).
 
     Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
     """
     if forge.branch is None:
-        return "this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest"
+        return NotHead("this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest")
     try:
-        return moved_on(forge, directory, referred)
+        head = forge.head(forge.branch)
     except NotAllowed as error:
-        return (
+        return NotHead(
             f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
             "start this by hand with the plan's digest"
         )
-
-
-def moved_on(forge: Forge, directory: str, referred: Collection[str] = ()) -> str | None:
-    """That the branch has moved on from the checked-out commit, and what then; None if not, as for `why_not_head`, and for a
-    run that is not for a branch. Raises NotAllowed if that cannot be read."""
-    if forge.branch is None:
-        return None
-    head = forge.head(forge.branch)
     if head and (head == forge.commit or _is_the_same_for(directory, referred, forge, head)):
         return None
-    return (
+    return NotHead(
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
-        "approved for an older commit. The run for the newest one applies what is merged"
+        "approved for an older commit. The run for the newest one applies what is merged",
+        moved=True,
     )
 
 
