@@ -30,7 +30,7 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 INNER_LOOP = "not slow"
-EACH = 3  # of cases that are marked as alike, each third is in it: not each second or fourth, since values often alternate
+EACH = 3  # of cases that are alike, each third is in it: not each second or fourth, since values often alternate
 # Where every test is slow. `-m "not slow"` does not even import these: some take longer to collect than most take to run.
 SLOW = (
     "browser",
@@ -56,6 +56,25 @@ SLOW = (
     "test_code_of_the_checkout.py",
     "test_readme.py",
     "test_workflows.py",
+)
+# Where each test starts much, mostly git and watches. The inner loop tries each third of the tests in such a module.
+HEAVY = (
+    "cli/test_adopt.py",
+    "cli/test_base.py",
+    "cli/test_ci.py",
+    "cli/test_consumers.py",
+    "cli/test_converted_files.py",
+    "cli/test_drift.py",
+    "cli/test_going_back.py",
+    "cli/test_referred_files.py",
+    "cli/test_restoration.py",
+    "cli/test_several_environments.py",
+    "cli/test_shown_addresses.py",
+    "cli/test_watch.py",
+    "cli/test_watch_trust.py",
+    "load/test_history.py",
+    "load/test_settings_history.py",
+    "report/test_one_page_one_plan.py",
 )
 # Where tests are random in another way than by @given.
 RANDOM = ("chaos", "server/test_openapi_fuzz.py", "server/test_replicas.py")
@@ -115,11 +134,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _in(item.path, SLOW):
             item.add_marker("slow")
-        elif item.get_closest_marker("alike") and not item.get_closest_marker("slow"):
-            test = item.nodeid.partition("[")[0]
-            if numbers[test] % EACH:
+        elif not item.get_closest_marker("slow") and (_in(item.path, HEAVY) or item.get_closest_marker("alike")):
+            among = item.nodeid.partition("::" if _in(item.path, HEAVY) else "[")[0]
+            if numbers[among] % EACH:
                 item.add_marker("slow")
-            numbers[test] += 1
+            numbers[among] += 1
         if _is_random(item):
             item.add_marker("no_cover")
 
