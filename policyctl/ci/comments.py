@@ -136,7 +136,16 @@ def applied(old: str, sentence: str, commit: str) -> str:
     """A comment whose plan was applied, as a `sentence` shows: its approval is used up.
 
     It keeps the last `commit` whose settings were approved: what changes them from there on must have been shown."""
-    return f"{_tail(old)[0]}\n\n{sentence}\n\n{_encoded({'commit': commit})}<!-- policyctl {APPLIED} -->\n"
+    return f"{_tail(old)[0]}\n\n{_applied(sentence, commit)}"
+
+
+def applied_by_hand(environment: str, directory: str, sentence: str, commit: str) -> str:
+    """A comment of its own that has nothing but this, where no plan is shown."""
+    return f"{comment_marker(environment, directory)}\n{_applied(sentence, commit)}"
+
+
+def _applied(sentence: str, commit: str) -> str:
+    return f"{sentence}\n\n{_encoded({'commit': commit})}<!-- policyctl {APPLIED} -->\n"
 
 
 def begun(old: str, sentence: str, commit: str, changed: datetime | None) -> str:

@@ -131,6 +131,10 @@ class Forge(Protocol):
         """Our comments on a merged pull request."""
         ...
 
+    def comment_on(self, merge: Merge, body: str) -> None:
+        """Write a comment on a merged pull request."""
+        ...
+
     def rewrite(self, old: Comment, body: str) -> None:
         """Replace the text of a comment."""
         ...
@@ -205,14 +209,17 @@ class ForgeClient(ABC):
         return bool(self._me())
 
     @abstractmethod
-    def discussion(self) -> str:
-        """The path of the comments on the current pull request."""
+    def discussion(self, number: str | None = None) -> str:
+        """The path of the comments on the pull request with this number, or on the current one."""
 
     def comment(self, body: str, old: Comment | None) -> None:
         if old is None:
             self.ask("POST", self.discussion(), {"body": body})
         else:
             self.rewrite(old, body)
+
+    def comment_on(self, merge: Merge, body: str) -> None:
+        self.ask("POST", self.discussion(merge.number), {"body": body})
 
     def rewrite(self, old: Comment, body: str) -> None:
         self.ask(self.edits, old.path, {"body": body})

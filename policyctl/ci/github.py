@@ -57,7 +57,7 @@ class GitHub(ForgeClient):
         self.proposal = proposal_in(environ.get("GITHUB_EVENT_PATH"))
 
     def comments(self) -> list[Comment]:
-        return self._comments(self._number())
+        return self._comments()
 
     def is_merged(self) -> bool:
         try:
@@ -182,12 +182,11 @@ class GitHub(ForgeClient):
             why = text_in(errors[0], "message") if isinstance(errors, list) else None
             raise RemoteError(f"GitHub did not carry out {change}: {why or 'no reason given'}")
 
-    def discussion(self) -> str:
-        return f"{self._repository}/issues/{self._number()}/comments"
+    def discussion(self, number: str | None = None) -> str:
+        return f"{self._repository}/issues/{self._number() if number is None else number}/comments"
 
-    def _comments(self, number: str) -> list[Comment]:
-        rows = self.rows(f"{self._repository}/issues/{number}/comments")
-        return self.ours(rows, f"{self._repository}/issues/comments", "id")
+    def _comments(self, number: str | None = None) -> list[Comment]:
+        return self.ours(self.rows(self.discussion(number)), f"{self._repository}/issues/comments", "id")
 
     def user(self) -> str:
         return self._named() or _BOT

@@ -97,7 +97,7 @@ class GitLab(ForgeClient):
         return [str(file.get(key)) for file in self.rows(f"{path}/diffs") for key in ("old_path", "new_path")]
 
     def comments_on(self, merge: Merge) -> list[Comment]:
-        return self._ours(f"{self._project}/merge_requests/{merge.number}/notes")
+        return self._ours(self.discussion(merge.number))
 
     def issues(self) -> list[Comment]:
         path = f"{self._project}/issues"
@@ -132,8 +132,8 @@ class GitLab(ForgeClient):
         else:
             self.ask("PUT", old.path, text)
 
-    def discussion(self) -> str:
-        return f"{self._pull()}/notes"
+    def discussion(self, number: str | None = None) -> str:
+        return f"{self._pull() if number is None else f'{self._project}/merge_requests/{number}'}/notes"
 
     def _ours(self, path: str) -> list[Comment]:
         return self.ours(self.rows(path), path, "id")

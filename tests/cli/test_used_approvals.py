@@ -446,6 +446,62 @@ def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(te
     assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
 
 
+def by_hand(work: Work, digest: str | None = None) -> Ran:
+    """The steps of the workflow that a person starts with the digest of the plan."""
+    digest = digest or json.loads(work.on_main("plan", "--format", "json").out)["digest"]
+    given = work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json")
+    ran = work.on_main("apply", "--yes", "--expect-digest", given.out.strip(), "--overrides", "overrides.json")
+    return ran if given.code or ran.code else work.on_main("ci", "applied", "--digest", digest)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("writes", [True, False])
+def test_settings_that_a_person_approved_are_noted_where_nothing_waits_or_is_written(
+    waits: bool, writes: bool, tenant: TenantOf
+) -> None:
+    tenant.refuses = False
+    tenant.merge(5, p=B)
+    assert tenant.apply().code == 0
+    tenant.work.settle()
+    if waits:
+        tenant.merge(6)
+    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.push(**({"q": RISKY} if writes else {}))
+    ran = by_hand(tenant.work)
+    assert (ran.code, "nothing is noted" in ran.err) == (0, False)
+    tenant.work.settle()
+    tenant.merge(7, q=B)
+    assert (tenant.apply().code, tenant.live["q"]) == (0, "b")
+
+
+def test_the_first_apply_of_an_environment_is_noted_on_a_merge_without_a_page_for_it(tenant: TenantOf) -> None:
+    """Only the way to it is new, and no other environment is affected."""
+    tenant.refuses = False
+    tenant.forge.merge(4, tenant.push())
+    ran = by_hand(tenant.work)
+    assert "noted on pull request " in ran.err
+    (note,) = tenant.forge.comments[4]
+    assert note["body"].startswith("<!-- policyctl:plan environment=prod ")
+    assert "A person approved the settings of prod at " in note["body"]
+    assert "has a comment" not in by_hand(tenant.work).err
+    assert len(tenant.forge.comments[4]) == 1
+    tenant.work.settle()
+    tenant.merge(5, p=B)
+    assert (tenant.apply().code, tenant.live["p"]) == (0, "b")
+
+
+def test_a_start_by_hand_for_an_empty_plan_only_approves_no_settings(tenant: TenantOf) -> None:
+    tenant.refuses = False
+    tenant.merge(5, p=B)
+    assert tenant.apply().code == 0
+    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.push()
+    assert "none that waits to be applied has a comment for prod" in by_hand(tenant.work, NONE).err
+    tenant.work.settle()
+    tenant.merge(7, q=B)
+    assert tenant.apply().code == 4
+
+
 def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:
     tenant.merge(5, p=RISKY, q=B)
     digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]

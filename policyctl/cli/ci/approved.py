@@ -10,6 +10,7 @@ import click
 
 from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
+from policyctl.ci.comments import applied_by_hand
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.apply_options import use_of
 from policyctl.cli.ci.merges import (
@@ -238,41 +239,56 @@ Example:
 
 
 @click.command("applied", epilog=APPLIED_EPILOG)
+@click.option(
+    "--digest",
+    default="",
+    help="What a person approved by hand, as for ci approved. Unless it is empty or none, the settings of this commit then "
+    "count as approved too.",
+)
 @with_options("dir", "env", "verbose")
 @with_environments
-def applied(options: Options, chosen: EnvironmentFilter) -> int:
+def applied(options: Options, digest: str, chosen: EnvironmentFilter) -> int:
     """Note on the merged pull requests that their plan was applied, so that each approval is used once.
 
     For the step after apply, once plan has shown that nothing is left to do. It is not an error when this cannot be noted:
-    the next run finds the approvals again.
+    the next run finds the approvals again. Settings that a person approved are noted on the newest merged pull request, if
+    none that was waiting has a comment for the environment.
     """
+    by_hand = digest.partition("@")[0] not in ("", NONE)
     console = Console(options)
     subject = subject_of(options, chosen)
     try:
         with open_forge(os.environ) as forge:
             if forge is None:
                 console.say("without a token nothing is noted on the merged pull requests")
-            elif why := _note(forge, subject, _place(options, subject), console):
+            elif why := _note(forge, subject, _place(options, subject), console, by_hand=by_hand):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:
         console.say(f"not every merged pull request could be noted as applied: {error}")
     return 0
 
 
-def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console) -> str | None:
-    """Note it on each of them. Returns why not, if this commit may lack something that was merged."""
+def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console, *, by_hand: bool) -> str | None:
+    """Note it on each of them. Returns why not, if this commit may lack something that was merged. What a person approved
+    `by_hand` needs a place also where nothing was written, or where no page was for the environment."""
     found, last = waiting_merges(forge, place.environment, place.directory)
     if not_head := why_not_head(forge, place.directory, place.referred):
         return not_head.why
     approvals = approvals_in(forge, found, place)
     # The first settings of an environment are approved too, which nothing logs in with before: this runs once it was applied.
     is_shown = begun_at(approvals, forge.commit) or subject.shown(_since(last), approvals, reached=True)
-    commit = forge.commit if is_shown else _since(last) or ""
-    if not any(one.ours for one in found):
+    commit = forge.commit if is_shown or by_hand else _since(last) or ""
+    by_run = f"[this run]({forge.link})"
+    if any(one.ours for one in found):
+        old, sentence = replaced(approvals), f"Applied by {by_run}, or taken back before."
+        for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
+            for one in ours:
+                forge.rewrite(one, applied_text(one.body, REPLACED if merge.name in old else sentence, commit))
+                console.say(f"noted as {'replaced' if merge.name in old else 'applied'}: pull request {merge.name}")
+    elif not by_hand or is_shown or not found:
         return f"none that waits to be applied has a comment for {subject.name}"
-    old, by_run = replaced(approvals), f"Applied by [this run]({forge.link}), or taken back before."
-    for merge, ours in reversed(found):  # if that ends early, what is older must not count while what is newer is used
-        for one in ours:
-            forge.rewrite(one, applied_text(one.body, REPLACED if merge.name in old else by_run, commit))
-            console.say(f"noted as {'replaced' if merge.name in old else 'applied'}: pull request {merge.name}")
+    else:
+        sentence = f"A person approved the settings of {subject.name} at {commit[:12]} for {by_run}."
+        forge.comment_on(found[0].merge, applied_by_hand(place.environment, place.directory, sentence, commit))
+        console.say(f"noted on pull request {found[0].merge.name}: the settings that a person approved")
     return None
