@@ -483,7 +483,7 @@ def test_the_first_apply_of_an_environment_is_noted_on_a_merge_without_a_page_fo
     (note,) = tenant.forge.comments[4]
     assert note["body"].startswith("<!-- policyctl:plan environment=prod ")
     assert "A person approved the settings of prod at " in note["body"]
-    assert "has a comment" not in by_hand(tenant.work).err
+    assert "none that waits to be applied has a comment for prod" in by_hand(tenant.work).err
     assert len(tenant.forge.comments[4]) == 1
     tenant.work.settle()
     tenant.merge(5, p=B)

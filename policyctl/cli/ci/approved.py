@@ -285,7 +285,7 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
             for one in ours:
                 forge.rewrite(one, applied_text(one.body, REPLACED if merge.name in old else sentence, commit))
                 console.say(f"noted as {'replaced' if merge.name in old else 'applied'}: pull request {merge.name}")
-    elif not by_hand or is_shown or not found:
+    elif not found or not by_hand or (is_shown and _since(last)):
         return f"none that waits to be applied has a comment for {subject.name}"
     else:
         sentence = f"A person approved the settings of {subject.name} at {commit[:12]} for {by_run}."
