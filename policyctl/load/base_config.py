@@ -22,7 +22,7 @@ from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
 from policyctl.load.urls import LOCAL, is_http
 from policyctl.plan.approval import WAY_KEYS, of_several
 from policyctl.plan.diff import FieldChange
-from policyctl.policy.document import canonical_text, digest
+from policyctl.policy.document import canonical_text, hidden_mark
 from policyctl.policy.findings import HIDDEN, which_of
 from policyctl.policy.memo import Memo
 
@@ -129,7 +129,7 @@ def _shown_address(url: str) -> str:
     parts = urlsplit(url)
     if not is_http(url) or parts.path in ("", "/"):
         return url
-    return f"{parts.scheme}://{parts.netloc}/{HIDDEN} ({digest(url)[:19]})"
+    return f"{parts.scheme}://{parts.netloc}/{HIDDEN} ({hidden_mark(url)})"
 
 
 def _rank(environment: str, field: FieldChange) -> tuple[bool, str, bool]:

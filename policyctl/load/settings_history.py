@@ -11,11 +11,14 @@ from policyctl.load.environment import Config
 from policyctl.load.git import FULL_ID
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import Revision
+from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.referred import access_at, referred_paths
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import SettingsMarks, SettingsStep
 
 _MOST_CHANGES = 500  # commits whose configuration is read
+_SEVERAL = "the history of the branch has more than one first configuration"
+_MOVED = f"there was a {CONFIG_FILE} elsewhere before the first one of this directory"
 _ROUNDS = 5  # of files that settings referred to, each of which may have been named in a file of before
 
 
@@ -58,19 +61,28 @@ class SettingsHistory:
         except PolicyctlError:
             return None
 
+    def why_unknown(self, since: str | None) -> str:
+        """Why it is not known how the settings changed since that commit, or the first configuration; empty if it is."""
+        try:
+            branch, changes = self._changed(since)
+            return "" if since or self._first(branch, changes, ()) else _MOVED
+        except PolicyctlError as error:
+            return str(error)
+
     def _first(self, branch: Sequence[str], changes: Sequence[str], ends: Collection[str]) -> str | None:
         """The commit of the first configuration, or the first commit if there never was any. None if a pull request was merged
-        before, which nothing of it was shown for. Raises PolicyctlError if another one was merged in from elsewhere: which of
-        them was the first is chosen by what is merged into which."""
+        before, which nothing of it was shown for, or if there was one in another place. Raises PolicyctlError if another one
+        was merged in from elsewhere: which of them was the first is chosen by what is merged into which."""
         found = next((one for one in reversed(changes) if self._has_config(one)), None)
         if found is None:
             return branch[-1]
-        head = self._config(branch[0])[0]
-        paths = config_paths(head.folder)
+        head, before = self._config(branch[0])[0], branch[branch.index(found) + 1 :]
+        rest = [f"^{one}" for one in before[:1]]
+        paths, along = config_paths(head.folder), head.repository.output("rev-list", found, *rest).decode().split()
         every = head.repository.output("rev-list", "--full-history", head.commit, "--", *paths).decode().split()
-        if not {*every} <= {found, *_after(head, found)}:
-            raise PolicyctlError("the history of the branch has more than one first configuration")
-        return None if any(one in ends for one in branch[branch.index(found) + 1 :]) else found
+        if not {*every} <= {*along, *_after(head, found)}:
+            raise PolicyctlError(_SEVERAL)
+        return None if any(one in ends for one in before) or (before and _has_had_config(head, before[0])) else found
 
     def _changed(self, since: str | None) -> tuple[list[str], list[str]]:
         """The commits of the branch after that one, and those of them that changed the settings, the youngest first."""
@@ -122,6 +134,12 @@ class SettingsHistory:
         if key not in self._found:
             self._found[key] = _marks_of(*self._config(commit), about)
         return self._found[key]
+
+
+def _has_had_config(head: Revision, commit: str) -> bool:
+    """Whether there was a configuration anywhere up to a commit: that of a directory may have moved."""
+    anywhere = "--no-literal-pathspecs", "rev-list", "--full-history", "--max-count=1", commit, "--", f":(glob)**/{CONFIG_FILE}"
+    return bool(head.repository.output(*anywhere))
 
 
 def _after(head: Revision, commit: str) -> set[str]:

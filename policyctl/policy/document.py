@@ -84,6 +84,12 @@ def digest(value: Any) -> str:
     return "sha256:" + hashlib.sha256(canonical_text(value).encode()).hexdigest()
 
 
+def hidden_mark(value: str) -> str:
+    """A hash to show beside a text that is hidden, so that a page shows that it changed. It is too long for two texts with one
+    hash to be found: its author chooses both."""
+    return digest(value)[: len("sha256:") + 40]
+
+
 def version_of(document: Document) -> str:
     """A short name for what a policy's document contains: the same for every way to write it."""
     return digest(normal_form(document)).removeprefix("sha256:")[:12]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from policyctl.policy.document import Document, canonical_text, digest, is_server_key, plain_value, without_nulls
+from policyctl.policy.document import Document, canonical_text, hidden_mark, is_server_key, plain_value, without_nulls
 from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.model_settings import (
     HALVES,
@@ -115,7 +115,7 @@ def _called(data: Document) -> tuple[Document, Any]:
 def _to_show(item: str) -> str:
     """An address without secrets. A hash of it shows that it changed where these are hidden."""
     shown = str(without_secrets(item))
-    return shown if shown == item else f"{shown} ({digest(item)[:19]})"
+    return shown if shown == item else f"{shown} ({hidden_mark(item)})"
 
 
 def normal_form(document: Document) -> Document:

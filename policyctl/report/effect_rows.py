@@ -195,19 +195,26 @@ def _row(row: Row, classes: Sequence[FailureClass]) -> str:
 
 def percent(chance: float) -> str:
     """`75%`, `33.33%`; never `0%` for something or `100%` for less than everything."""
-    text = f"{chance * 100:.2f}".rstrip("0").rstrip(".")
-    if text == "100" and chance < 1:
+    text = _rounded(chance, 2)
+    if text == "100%" and chance < 1:
         return ">99.99%"
-    return "<0.01%" if text == "0" and chance > 0 else f"{text}%"
+    return "<0.01%" if text == "0%" and chance > 0 else text
 
 
 def percents(before: float, after: float) -> tuple[str, str] | None:
-    """Two chances as percentages with enough digits to differ; None if twelve digits are not enough."""
-    for digits in (2, 3, 4, 6, 8, 12):
-        one, other = (f"{chance * 100:.{digits}f}".rstrip("0").rstrip(".") + "%" for chance in (before, after))
-        if one != other:
-            return one, other
+    """Two chances as percentages with enough digits to differ, and to be neither `0%` for something nor `100%` for less than
+    everything; None if twelve digits are not enough to differ."""
+    shown = [(_rounded(before, digits), _rounded(after, digits)) for digits in (2, 3, 4, 6, 8, 12)]
+    for pair in shown:
+        if pair[0] != pair[1] and all(
+            text not in ("0%", "100%") or text == last for text, last in zip(pair, shown[-1], strict=True)
+        ):
+            return pair
     return None
+
+
+def _rounded(chance: float, digits: int) -> str:
+    return f"{chance * 100:.{digits}f}".rstrip("0").rstrip(".") + "%"
 
 
 def seconds(value: float) -> str:

@@ -128,6 +128,41 @@ def test_which_configuration_was_the_first_is_not_chosen_by_what_is_merged_into_
     assert branch.steps(made) == ["- a1 evil2"]
 
 
+@pytest.mark.parametrize("how", ["merged", "squashed"])
+def test_the_first_configuration_may_come_with_a_merge_whose_branch_had_it_first(how: str, branch: Branch) -> None:
+    git(branch.project.folder, "checkout", "--quiet", "-b", "first")
+    branch.push(1)
+    made = branch.push(2)
+    git(branch.project.folder, "checkout", "--quiet", "main")
+    way = ("--squash",) if how == "squashed" else ("--no-ff", "--no-edit")
+    git(branch.project.folder, "merge", "--quiet", *way, made)
+    commit(branch.project.folder)
+    branch.push(3)
+    assert branch.steps(None) == ["- a2 a3"]
+
+
+@pytest.mark.parametrize("removed_before", [True, False])
+def test_a_configuration_that_moved_is_not_the_first_one(removed_before: bool, branch: Branch) -> None:
+    """It is the first one of its directory, and nothing shows that others were in use before."""
+    branch.push(1)
+    top = branch.project.folder
+    here, moved = branch.project.policies / "policyctl.yaml", top / "moved" / "policyctl.yaml"
+    moved.parent.mkdir()
+    if removed_before:
+        here.rename(top / "kept.yaml")
+        commit(top)
+        (top / "kept.yaml").rename(moved)
+    else:
+        here.rename(moved)
+    commit(top)
+    config = load_config(moved)
+    own = config.environments["prod"]
+    now = SettingsMarks(access_now(moved.parent, config)(own), own.rules)
+    history = SettingsHistory(moved.parent, "HEAD", config)
+    assert [one.before for one in history.steps("prod", now, None, ())] == [None]
+    assert history.why_unknown(None) == "there was a policyctl.yaml elsewhere before the first one of this directory"
+
+
 def test_the_values_of_an_inventory_are_settings(project: Project) -> None:
     project.write("policyctl.yaml", 'templates: {one: {remote: "sqlite:///{{ at }}.db"}}\n' + ROWS)
     for at in ("a", "b", "a", "c"):

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from policyctl.plan.diff import FieldChange
+from policyctl.report.effect_rows import percents
 from policyctl.report.format import value
 from policyctl.report.plan_text import elided, field_lines, sides
 from tests.strategies import json_values
@@ -107,3 +108,22 @@ def test_a_field_is_one_line() -> None:
         '    policy.targets[b].weight: "absent" → 3',
         f'    c: "{"long " * 9}" → 4',
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "shown"),
+    [
+        (0.5, 0.75, ("50%", "75%")),
+        (0.5, 0.99996, ("50%", "99.996%")),
+        (0.99996, 0.5, ("99.996%", "50%")),
+        (0.5, 0.00004, ("50%", "0.004%")),
+        (0.0, 1.0, ("0%", "100%")),
+        (0.0, 1e-9, ("0%", "0.0000001%")),
+        (0.5, 1 - 1e-16, ("50%", "100%")),
+        (0.99999, 0.99998, ("99.999%", "99.998%")),
+        (1.0, 1 - 1e-16, None),
+    ],
+)
+def test_a_change_shows_no_certainty_that_is_not_there(before: float, after: float, shown: tuple[str, str] | None) -> None:
+    """Neither `0%` for something nor `100%` for less than everything, as far as twelve digits go."""
+    assert percents(before, after) == shown

@@ -121,7 +121,7 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     if not_head and not_head.moved:
         raise StalePlan(f"{not_head.why}; start that one by hand if it needs a person")
     if access != subject.access() and (access or not _may_log_in(subject, found, applied)):
-        raise _new_access(subject, console)
+        raise _new_access(subject, console, _besides(subject, [], applied))
     approval = Approval(digest)
     if text.strip():
         by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
@@ -140,7 +140,13 @@ def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> 
     return [subject.name, *(one.source for one in holding)] if holding and approval.digest != NONE else []
 
 
-def _new_access(subject: Subject, console: Console, besides: str = "") -> StalePlan:
+def _besides(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> str:
+    """What else there is to know where a change of the settings was not shown."""
+    unknown = subject.why_unknown(_since(applied))
+    return "".join(f"; {one}" for one in (unknown, *(_not_approved(one) for one in found if one.why)) if one)
+
+
+def _new_access(subject: Subject, console: Console, besides: str) -> StalePlan:
     """What ends the run before anything logs in, which the summary shows too."""
     why = f"{_NEW_ACCESS.format(subject.access())}{besides}"
     write_stop_summary(why, console)
@@ -161,8 +167,8 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
 
     found, applied, commit, not_head = _read(options, subject)
     why = not_head and not_head.why
-    besides = "".join(f"; {_not_approved(one)}" for one in found if one.why)
     if not _may_log_in(subject, found, applied):
+        besides = _besides(subject, found, applied)
         raise _new_access(subject, console, besides if why is None else f"{besides}; {why}")
     if why is None and not found:
         why = "no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it"
@@ -170,7 +176,7 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
         why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
     holding = [one for one in found if one.holds(commit)]
     if why is None and holding and not subject.shown(_since(applied), found):
-        why = f"{_NEW_SETTINGS}{besides}"
+        why = f"{_NEW_SETTINGS}{_besides(subject, found, applied)}"
     if why is not None:
         return nothing(why), []
     approval = _summed(found, commit, subject, console, nothing)

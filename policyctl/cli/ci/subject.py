@@ -58,6 +58,10 @@ class Subject(ABC):
             since = history.first_of(self._about)
         return settings_shown(history, self._about, now, [since], approvals, way_only=way_only)
 
+    def why_unknown(self, since: str | None) -> str:
+        """Why it is not known how the settings changed since that commit; empty if it is."""
+        return self._history.why_unknown(since)
+
     @cached_property
     def _history(self) -> SettingsHistory:
         from policyctl.load.settings_history import SettingsHistory  # imports subprocess
