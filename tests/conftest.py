@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import os
 import sys
@@ -9,9 +10,9 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -176,9 +177,28 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
 @settings(max_examples=1, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.none())
 def _have_sources_read(_: None) -> None:
-    """Hypothesis reads the modules of the package at its first test, for constants to try. In Python 3.11 that fails if a
-    traceback is formatted meanwhile, as for garbage that is collected. And so all tests try the same constants, in any order.
-    """
+    """Hypothesis reads the modules of the package at its first test, for constants to try: so all tests try the same ones, in
+    any order."""
+
+
+def _undisturbed(parse: Callable[..., ast.AST]) -> Callable[..., ast.AST]:
+    """In Python 3.11 a tree of source fails ("AST constructor recursion depth mismatch") if another one is made meanwhile, as
+    for the traceback of garbage that is collected."""
+
+    @wraps(parse)
+    def parsed(*args: Any, **keys: Any) -> ast.AST:
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return parse(*args, **keys)
+        finally:
+            if collects:
+                gc.enable()
+
+    return parsed
+
+
+setattr(ast, "parse", _undisturbed(ast.parse))  # noqa: B010 - its type has overloads
 
 
 def _is_random(item: pytest.Item) -> bool:

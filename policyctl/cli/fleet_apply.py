@@ -212,10 +212,15 @@ def _raise_if_led_elsewhere(fleet: Fleet, approval: FleetApproval) -> None:
         from policyctl.load.base_config import access_and_rules  # imports subprocess
 
         expected.raise_if_led_elsewhere(lambda: access_and_rules(fleet.options.dir, fleet.config, fleet.names)[0])
-    parts = {} if approval.plans is None else approval.plans.parts
-    found = [one for name in fleet.names if name in parts and (one := fleet.config.environments.get(name)) is not None]
-    if led := [one.name for one in found if one.logs_in and fleet.access_of(one) != parts[one.name][1]]:
-        raise StalePlan(f"{LED_ELSEWHERE} than in the approved plans, so nothing logged in: {listed_names(led)}; plan again")
+    if approval.plans is None:
+        return
+    parts = approval.plans.parts
+    found = [one for name in fleet.names if (one := fleet.config.environments.get(name)) is not None and one.logs_in]
+    if led := [one.name for one in found if one.name not in parts or fleet.access_of(one) != parts[one.name][1]]:
+        names = listed_names(led)
+        raise StalePlan(
+            f"{LED_ELSEWHERE} than in the approved plans, or not in them, so nothing logged in: {names}; plan again"
+        )
 
 
 def _report_plans(fleet: Fleet, before: FleetResult, approval: FleetApproval) -> None:

@@ -150,6 +150,12 @@ class Approval(NamedTuple):
         return self.digest not in (NONE, APPLIED) and self.begun in ("", commit) and not self.finished
 
     @property
+    def moves_settings(self) -> bool:
+        """Whether its merge changed the settings. What older ones show was planned under others, and may come to mean more."""
+        terms = self.terms
+        return terms is not None and (terms.before, terms.rules_before) != (terms.access, terms.rules)
+
+    @property
     def parts(self) -> list[Approval]:
         """What it approves in each of several environments, else itself."""
         if sum(self.environments.values()) != len(self.prints):
@@ -224,7 +230,7 @@ def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
 
     What a newer merge changes too, in its plan or in the files alone, is replaced for good, whatever became of that one: the
     plan of a way back is empty as long as nothing was applied. A merge of which it is not known what it changes replaces all
-    that is older. Each is used once: see `Approval.holds`.
+    that is older, and so does one that changes the settings. Each is used once: see `Approval.holds`.
     """
     found, replaced = list[Approval](), set[str]()
     for one in approvals:
@@ -232,15 +238,20 @@ def standing(approvals: Sequence[Approval], commit: str) -> list[Approval]:
             for part in one.parts:
                 kept = tuple(mark for mark in part.prints if subject_of(mark) not in replaced)
                 found.append(part._replace(prints=kept, environments={}))
-        if one.subjects is None:
+        if one.subjects is None or one.moves_settings:
             break
         replaced |= one.subjects
     return found
 
 
+def overtaken(approvals: Sequence[Approval]) -> Sequence[Approval]:
+    """Those that are older than the newest merge that changed the settings."""
+    return approvals[next((number for number, one in enumerate(approvals, 1) if one.moves_settings), len(approvals)) :]
+
+
 def newest(approvals: Sequence[Approval], commit: str) -> Approval | None:
     """The approval of the newest merge that changes anything, which nothing replaces; None if that approves nothing."""
-    found = next((one for one in approvals if one.subjects is None or one.subjects), None)
+    found = next((one for one in approvals if one.subjects is None or one.subjects or one.moves_settings), None)
     return found if found is not None and found.holds(commit) else None
 
 

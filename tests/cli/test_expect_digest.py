@@ -156,6 +156,25 @@ def test_nothing_logs_in_in_another_way_than_the_approved_one(
         assert policyctl(*command).code == 0
 
 
+def test_nothing_logs_in_to_an_environment_that_is_not_among_the_approved_plans(
+    project: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "canary-key")
+    project.write("anygem.yaml")
+    with standing_in(Tenant()) as own, standing_in(Tenant()) as new:
+        rows = [
+            f"  {name}: {{remote: '{at.url}', auth: {{type: bearer, token: 'env:KEY'}}}}\n"
+            for name, at in (("a", own), ("b", new))
+        ]
+        project.write("policyctl.yaml", f"environments:\n{rows[0]}")
+        assert policyctl("plan", "--all", "--report", "json=plans.json").code == 0
+        project.write("policyctl.yaml", f"environments:\n{''.join(rows)}")
+        own.seen.clear()
+        ran = policyctl("apply", "--all", "--yes", "--plans", "plans.json")
+        assert (ran.code, own.seen, new.seen) == (4, [], [])
+        assert "or not in them, so nothing logged in: b" in ran.err
+
+
 def test_a_plan_has_the_way_that_it_has_after_the_merge(project: Project, policyctl: Policyctl) -> None:
     """As `ci approved` compares it: the branch is then what is checked out."""
     project.write("anygem.yaml")

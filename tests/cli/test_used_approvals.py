@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -414,6 +415,23 @@ def test_settings_that_approved_plans_show_need_no_note(shown: bool, tenant: Ten
     assert ("max_removes" in tenant.forge.bodies[0]) == shown
     ran = tenant.apply()
     assert (ran.code, tenant.live["p"]) == ((0, "b") if shown else (4, "a"))
+
+
+def test_what_was_shown_before_settings_were_changed_does_not_count_after_that(tenant: TenantOf) -> None:
+    """Its merge took the settings away under which its page showed a removal, and a later one brings them back."""
+    tenant.refuses = False
+    settings = CONFIG.replace("URL", tenant.url)
+    (tenant.work.project.policies / "p.yaml").unlink()
+    tenant.work.project.write("policyctl.yaml", f"{settings}prune: false\n")
+    tenant.merge(5)
+    assert "1 to remove" in tenant.forge.bodies[0]
+    tenant.work.settle()
+    tenant.work.project.write("policyctl.yaml", settings)
+    tenant.merge(6, q=B)
+    assert "1 to update" in tenant.forge.comments[6][0]["body"]
+    ran = tenant.apply()
+    assert (ran.code, tenant.live) == (4, {"p": "a", "q": "a"})
+    assert re.search("pull request .5 \\(a later one changed the settings\\)", ran.err)
 
 
 def test_settings_that_were_noted_further_back_than_merges_are_read_need_no_person(tenant: TenantOf) -> None:

@@ -54,10 +54,17 @@ def plan(*changes: str, **traffic: str) -> Changes:
 
 
 def shown(
-    *changes: str, begun: str = "", digest: str = "sha256:shown", known: bool = True, edited: str = "", **traffic: str
+    *changes: str,
+    begun: str = "",
+    digest: str = "sha256:shown",
+    known: bool = True,
+    edited: str = "",
+    settings: bool = False,
+    **traffic: str,
 ) -> Approval:
     prints, replaces = tuple(map(mark, changes)), frozenset(subject_of(mark(name)) for name in edited.split())
-    return Approval(digest, f"#{next(NUMBERS)}", prints=prints, traffic=traffic, begun=begun, known=known, replaces=replaces)
+    found = Approval(digest, f"#{next(NUMBERS)}", prints=prints, traffic=traffic, begun=begun, known=known, replaces=replaces)
+    return found._replace(terms=Terms("way", "rules", "way", "others" if settings else "rules"))
 
 
 SUMS: dict[str, tuple[list[Approval], Changes, bool]] = {
@@ -79,6 +86,9 @@ SUMS: dict[str, tuple[list[Approval], Changes, bool]] = {
     "what was taken back before it was applied": ([shown(edited="p"), shown("p=1")], plan("p=1"), False),
     "what was taken back beside a change": ([shown("q=1", edited="p"), shown("p=1")], plan("p=1", "q=1"), False),
     "something else that is live already": ([shown(edited="q"), shown("p=1")], plan("p=1"), True),
+    "what is older than a change of settings": ([shown("q=1", settings=True), shown("p=1")], plan("p=1", "q=1"), False),
+    "a change of settings itself": ([shown("q=1", settings=True)], plan("q=1"), True),
+    "what is newer than a change of settings": ([shown("q=1"), shown("p=1", settings=True)], plan("p=1", "q=1"), True),
     # An approval is used once.
     "begun for this commit": ([shown("p=1", "q=1", begun=NOW)], plan("q=1"), True),
     "begun for this commit, and more": ([shown("p=1", begun=NOW)], plan("p=1", "q=1"), False),
@@ -106,6 +116,7 @@ NEWEST: dict[str, tuple[list[Approval], int | None]] = {
     "not one that changed nothing": ([shown(), shown("p=1")], 1),
     "one that changed files alone": ([shown(edited="p"), shown("p=1")], 0),
     "not behind one that approved nothing": ([shown("p=2", digest=NONE), shown("p=1")], None),
+    "not behind a change of settings": ([shown(settings=True), shown("p=1")], 0),
     "not behind one of which nothing is known": ([shown(digest=NONE, known=False), shown("p=1")], None),
     "without room for its changes": ([shown(known=False), shown("p=1")], 0),
     "begun for another commit": ([shown("p=1", begun=THEN)], None),

@@ -24,6 +24,7 @@ from policyctl.plan.approval import (
     all_shown,
     held,
     moved_otherwise,
+    overtaken,
     unapproved,
     waiting,
 )
@@ -294,6 +295,8 @@ def difference(found: Sequence[Approval], parts: Sequence[Approval], commit: str
         for one in reversed(found)
         if one.digest == NONE
     ]
+    older = reversed(overtaken(found))
+    rows += [f"pull request {one.source} (a later one changed the settings)" for one in older if one.holds(commit)]
     waits = f"merged and not applied yet: {', '.join(rows)}" if rows else "no merged pull request waits that shows any of this"
     if names := list(unapproved(parts, plan)):
         return f"{waits}; no approved plan showed the change of {_named(names)}"
