@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
     from policyctl.plan.drift import Drift
 
-_SHOWN_ROWS = 20  # notes on rows that cannot be read; a tenant may have any number of them
+_SHOWN_ROWS = 10  # notes on rows that cannot be read; a tenant may have any number of them
 MIN_FOR_PERCENT = 10  # with fewer live policies a percentage means little
 
 
@@ -163,10 +163,10 @@ def _awaited(plan: Plan, observed: LiveRows) -> frozenset[str]:
 
 
 def _notes(plan: Plan, observed: LiveRows, after: KnownPolicies) -> Iterator[str]:
-    yield from _unreadable(plan, observed)
+    yield from renames(plan)
     yield from _dangling(plan, after)
     yield from _unfollowed(plan, after)
-    yield from renames(plan)
+    yield from _unreadable(plan, observed)
 
 
 def _refusals(

@@ -37,6 +37,8 @@ from policyctl.report.plan_items import NAMED, named
 from policyctl.report.plan_markdown import (
     COMMENT_BYTES,
     FRAME,
+    MOST_LINES,
+    MOST_NOTES,
     Room,
     cut_note,
     fitted,
@@ -90,9 +92,11 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
     alerted = [names for alert in (OVERRIDDEN, *STOPPING, *WORTH_KNOWING) for _, names in merged_lines(kinds, alert.lines)]
     lists = [*(kind.names for kind in kinds), *(item.where for item in items), *alerted]
     every = _every_environment(kinds, left) if any(len(names) > NAMED for names in lists) else ""
+    below = left.part(4)
+    more = [_lines(alert, kinds, below) for alert in reversed(WORTH_KNOWING)][::-1]  # notes may be about the changes
+    left.left += below.left
     riskiest, others = fitted(*parted(items), left)
     missing = riskiest.missing + others.missing
-    more = [_lines(alert, kinds, left) for alert in WORTH_KNOWING]
     return "".join(
         [
             opening_of_several(fleet, view.directory, unseen=unseen + missing > 0 or every is None),
@@ -151,7 +155,8 @@ def _lines(alert: Alert, kinds: Sequence[PlanKind], room: Room, quoted: str = ""
     everywhere = sum(len(kind.names) for kind in kinds)
     found = merged_lines(kinds, alert.lines)
     lines = [located(line, names, everywhere, _plans(names, kinds)) for line, names in found]
-    return listed_lines(_TITLES[alert.kind], lines, room, quoted, code if alert.kind == "failed" else prose)
+    most = MOST_NOTES if alert.kind == "note" else MOST_LINES
+    return listed_lines(_TITLES[alert.kind], lines, room, quoted, code if alert.kind == "failed" else prose, most)
 
 
 def _environments(kinds: Sequence[PlanKind], room: Room) -> str:

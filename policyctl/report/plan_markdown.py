@@ -46,7 +46,8 @@ _LONGEST = 400  # characters of a setting's value, before and after, in one row
 _ORDERED = "waves"  # the setting whose value is an order
 _LONGEST_ROW = 2_000  # characters of a row of settings; a longer one is not shown, and so not approved
 _LONGEST_LINE = 1_000  # characters of a line of a list
-_MOST_LINES = 20  # of refusals and the like
+MOST_LINES = 20  # of refusals and the like
+MOST_NOTES = 100  # a change may rest on one of them
 
 
 class Room:
@@ -164,12 +165,17 @@ def unseen_alert(rows: int, artifacts: str | None) -> str:
 
 
 def listed_lines(
-    title: str, lines: Sequence[str], room: Room, quoted: str = "", shown: Callable[[str, int], str] = prose
+    title: str,
+    lines: Sequence[str],
+    room: Room,
+    quoted: str = "",
+    shown: Callable[[str, int], str] = prose,
+    most: int = MOST_LINES,
 ) -> str:
     """A title and a list of these lines; those beyond the limit are counted."""
     if not lines:
         return ""
-    taken = list(filter(None, room.take(f"{quoted}- {shown(line, _LONGEST_LINE)}\n" for line in lines[:_MOST_LINES])))
+    taken = list(filter(None, room.take(f"{quoted}- {shown(line, _LONGEST_LINE)}\n" for line in lines[:most])))
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 
@@ -271,10 +277,12 @@ def _page(subject: PlanView, room: int) -> str:
     settings, unseen = settings_rows(review.branch.settings, above)
     alerts = _alerts(review, above)
     left.left += above.left
+    below = left.part(4)
+    notes = listed_lines("Notes:", notes_of(review), below, most=MOST_NOTES)
+    warnings = listed_lines(WARNINGS_TITLE, [f"{w.mark}: {w.coded}" for w in review.branch.warnings], below)
+    left.left += below.left
     riskiest, others = fitted(*parted(items_of(subject)), left)
     missing = riskiest.missing + others.missing
-    warnings = listed_lines(WARNINGS_TITLE, [f"{w.mark}: {w.coded}" for w in review.branch.warnings], left)
-    notes = listed_lines("Notes:", notes_of(review), left)
     return "".join(
         [
             first_lines(review, subject.directory, unseen=unseen + missing > 0),

@@ -77,8 +77,8 @@ def all_notes(review: Review) -> list[str]:
 
 
 def notes_of(review: Review) -> list[str]:
-    """What is worth knowing besides the changes, for people."""
-    return [*all_notes(review), *unknown_field_notes(review.extras, position_name)]
+    """What is worth knowing besides the changes, for people; first what is about what changes, as a page may have to cut."""
+    return [*unknown_field_notes(review.extras, position_name), *all_notes(review)]
 
 
 def basis_of(review: Review) -> list[str]:

@@ -153,6 +153,18 @@ def test_warnings_and_notes_leave_the_room_to_the_changes() -> None:
     assert sorted(rows) == sorted(f"new-{number}" for number in range(25))
 
 
+def test_notes_about_changes_are_not_hidden_by_others() -> None:
+    """Neither by rows of the tenant, which may be many, nor by what a branch adds to the settings."""
+    unreadable = [{"id": f"id-{number}", "name": f"bad-{number}", "policy": number} for number in range(30)]
+    own = row("kept", "virtual-model/x/a", override_params={"temperature": 1})
+    desired = [policy("new"), policy("kept", "virtual-model/x/b")]
+    review = reviewed(desired, [*unreadable, row("old"), own])
+    idle = tuple(f"an exception {number} that nothing needs" for number in range(80))
+    notes = Page(page(review._replace(notes=(*review.notes, *idle)))).texts("li")
+    assert any("a rename?" in note for note in notes)
+    assert any("policy.override_params" in note for note in notes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("changes", "room"), [(400, 16_000), (400, COMMENT_BYTES), (100, COMMENT_BYTES)])
 def test_a_page_approves_what_it_shows_as_a_whole_and_says_first_what_it_lacks(changes: int, room: int) -> None:
