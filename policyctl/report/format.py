@@ -63,8 +63,8 @@ _TURNING = frozenset(("R", "AL", "AN"))  # right-to-left letters also move the n
 
 def _unmistakable(text: str) -> str:
     """A non-ASCII text with ambiguous characters escaped."""
-    if not is_normalized("NFC", text):  # a separate accent looks like one composed with its letter
-        text = "".join(_code_point(char) if combining(char) else char for char in text)
+    if not is_normalized("NFC", text):  # a separate accent looks like one composed with its letter, and so does a copy of one
+        text = "".join(_code_point(char) if combining(char) or not is_normalized("NFC", char) else char for char in text)
     text = _ACCENTS.sub(lambda found: "".join(map(_code_point, found[0])), text)
     text = "".join(_code_point(char) if bidirectional(char) in _TURNING else char for char in text)
     text = "".join(char if is_visible(char) and char not in _LIKE_PUNCTUATION else _code_point(char) for char in text)

@@ -117,6 +117,7 @@ READABLE = (
         ("\u0131bm", r"\u0131bm"),  # an i without its dot
         ("openai\u2215gpt", r"openai\u2215gpt"),  # a slash of division
         ("cafe\u0301", r"cafe\u0301"),  # an accent of its own
+        ("\u212bsgard/\ufa47", r"\u212bsgard/\ufa47"),  # copies of letters that look the same
         ("gpt-4o\ufe0f", r"gpt-4o\ufe0f"),
         ("gpt\u3164", r"gpt\u3164"),
         ("acme/x\u05d0 10%", r"acme/x\u05d0 10%"),  # a Hebrew letter would show what follows it before it
