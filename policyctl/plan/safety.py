@@ -66,6 +66,7 @@ class Review(NamedTuple):
     are the virtual models as they are, where they are compared.
     `used` are the policies that would be removed though another still targets them; `all_read` is whether the targets of every
     live policy are known. `guarded` is whether a guard is configured (None: guards do not apply to this plan).
+    `left_alone` are notes on rows that cannot be read, apart as others may add any number of them.
     `restored` are the names of changes back to what the base revision has. `extras` are fields that the format does not know,
     by policy: of the live policies that the plan is about, and of all that a changed or affected one leads to. `unchecked` is
     what could not be checked. `models` is whether virtual models are among what was compared, `awaited` are the added ones that
@@ -78,6 +79,7 @@ class Review(NamedTuple):
     plan: Plan
     refusals: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    left_alone: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
     branch: BranchChecks = BranchChecks()
     live: frozenset[str] = frozenset()
@@ -133,7 +135,8 @@ def review(
     return Review(
         plan,
         (*_refusals(plan, observed, settings, used, after), *guarded),
-        (*redeclared(declared, before, after), *_notes(plan, observed, after), *allowed),
+        (*redeclared(declared, before, after), *_notes(plan, after), *allowed),
+        tuple(_unreadable(plan, observed)),
         live=frozenset((*observed.live, *(twins.name for twins in observed.twins))),
         effects=effects,
         affected=affected,
@@ -162,11 +165,10 @@ def _awaited(plan: Plan, observed: LiveRows) -> frozenset[str]:
     return added & frozenset[str]().union(*(uses(row.document) for row in observed.policies.values())) if added else added
 
 
-def _notes(plan: Plan, observed: LiveRows, after: KnownPolicies) -> Iterator[str]:
+def _notes(plan: Plan, after: KnownPolicies) -> Iterator[str]:
     yield from renames(plan)
     yield from _dangling(plan, after)
     yield from _unfollowed(plan, after)
-    yield from _unreadable(plan, observed)
 
 
 def _refusals(

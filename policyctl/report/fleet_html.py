@@ -113,7 +113,7 @@ def _notices(fleet: FleetResult, kinds: Sequence[PlanKind]) -> Iterator[Notice]:
     yield from (Notice("failed", listed(names), reason) for reason, names in reasons_of(fleet))
     for alert in (OVERRIDDEN, *STOPPING, *WORTH_KNOWING):
         for line, names in merged_lines(kinds, alert.lines):
-            yield Notice(alert.kind, "", located(line, names, everywhere))
+            yield Notice("note" if alert.kind == "row" else alert.kind, "", located(line, names, everywhere))
     if fleet.gone:
         yield Notice("note", listed(fleet.gone), "no longer in the fleet, and left as they are")
 

@@ -32,7 +32,18 @@ from policyctl.report.fleet_view import (
 )
 from policyctl.report.format import count
 from policyctl.report.headline import headline, plan_summary
-from policyctl.report.markdown import code, foreign_texts, naming, prose, proses, row, settings_texts
+from policyctl.report.markdown import (
+    code,
+    foreign_texts,
+    naming,
+    notes_alert,
+    prose,
+    proses,
+    row,
+    settings_texts,
+    unseen_alert,
+    whole_plan,
+)
 from policyctl.report.plan_items import NAMED, named
 from policyctl.report.plan_markdown import (
     COMMENT_BYTES,
@@ -48,10 +59,8 @@ from policyctl.report.plan_markdown import (
     missing_alert,
     parted,
     settings_rows,
-    unseen_alert,
-    whole_plan,
 )
-from policyctl.report.plan_view import OVERRIDES_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of
+from policyctl.report.plan_view import OVERRIDES_TITLE, ROWS_TITLE, TESTS_TITLE, WARNINGS_TITLE, basis_of
 
 _KINDS = 20  # rows of the table of environments
 _IN_HEAD = 3  # environments, or kinds of plans, that the headline names
@@ -63,6 +72,7 @@ _TITLES = {
     "blocked": "> [!WARNING]\n> Blocked by rows on the remote:",
     "warning": WARNINGS_TITLE,
     "note": "Notes:",
+    "row": ROWS_TITLE,
 }
 
 
@@ -92,15 +102,14 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
     alerted = [names for alert in (OVERRIDDEN, *STOPPING, *WORTH_KNOWING) for _, names in merged_lines(kinds, alert.lines)]
     lists = [*(kind.names for kind in kinds), *(item.where for item in items), *alerted]
     every = _every_environment(kinds, left) if any(len(names) > NAMED for names in lists) else ""
-    below = left.part(4)
-    more = [_lines(alert, kinds, below) for alert in reversed(WORTH_KNOWING)][::-1]  # notes may be about the changes
-    left.left += below.left
+    more, cut = _worth_knowing(kinds, left)
     riskiest, others = fitted(*parted(items), left)
     missing = riskiest.missing + others.missing
     return "".join(
         [
-            opening_of_several(fleet, view.directory, unseen=unseen + missing > 0 or every is None),
+            opening_of_several(fleet, view.directory, unseen=unseen + missing + cut > 0 or every is None),
             unseen_alert(unseen, artifacts),
+            notes_alert(cut, artifacts),
             missing_alert(missing, len(items), artifacts),
             _unnamed(artifacts) if every is None else "",
             overrides,
@@ -120,6 +129,16 @@ def _page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
             foot,
         ]
     )
+
+
+def _worth_knowing(kinds: Sequence[PlanKind], left: Room) -> tuple[list[str], int]:
+    """Warnings and notes, and how many notes about the changes do not fit: these get room first."""
+    below = left.part(4)
+    warned, noted, rows = WORTH_KNOWING
+    notes, cut = _lines(noted, kinds, below), below.cut
+    more = [_lines(warned, kinds, below), notes, _lines(rows, kinds, below)]
+    left.left += below.left
+    return more, cut
 
 
 def _head(fleet: FleetResult, kinds: Sequence[PlanKind]) -> str:

@@ -17,7 +17,7 @@ from policyctl.report.format import count, cut, describe_value, position_name, v
 from policyctl.report.headline import is_unknown
 from policyctl.report.plan_items import NAMED, Item, fields_of, items_of
 from policyctl.report.plan_text import sides
-from policyctl.report.plan_view import NO_PROVENANCE, PlanView, Provenance, notes_of, override_text, why_blocked
+from policyctl.report.plan_view import NO_PROVENANCE, PlanView, Provenance, notes_on_changes, override_text, why_blocked
 
 _COLUMNS = 6  # kinds of plans that are shown side by side
 _ROWS = 50  # rows of what differs
@@ -150,7 +150,7 @@ STOPPING = (
     Alert("refused", lambda review: review.refusals),
     Alert("blocked", _blocked),
 )
-WORTH_KNOWING = (Alert("warning", _warnings), Alert("note", notes_of))
+WORTH_KNOWING = (Alert("warning", _warnings), Alert("note", notes_on_changes), Alert("row", lambda review: review.left_alone))
 
 
 class Difference(NamedTuple):

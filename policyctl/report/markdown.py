@@ -242,3 +242,29 @@ def _fitting(lines: Sequence[str], room: int) -> int:
         if room < 0:
             return number
     return len(lines)
+
+
+def unseen_alert(rows: int, artifacts: str | None) -> str:
+    """A warning that the page lacks settings, before everything else: what it does not show is not approved."""
+    if not rows:
+        return ""
+    missing = f"{count(rows, 'change')} of the safety settings {'is' if rows == 1 else 'are'} not on this page"
+    return (
+        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}, and change the settings "
+        "in smaller steps.\n\n"
+    )
+
+
+def notes_alert(notes: int, artifacts: str | None) -> str:
+    """A warning that the page lacks notes about the changes, before everything else."""
+    if not notes:
+        return ""
+    missing = f"{count(notes, 'note')} about the changes {'is' if notes == 1 else 'are'} not on this page"
+    return (
+        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}; "
+        "then propose less at once, or start apply by hand with the plan's digest.\n\n"
+    )
+
+
+def whole_plan(artifacts: str | None) -> str:
+    return f"[this run's artifacts]({artifacts})" if artifacts else "what `policyctl plan -v` prints"

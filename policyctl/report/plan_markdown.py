@@ -16,11 +16,12 @@ from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.report.format import count, escape, field_values, value
 from policyctl.report.headline import PlanSummary, describe_risks, headline, plan_summary
-from policyctl.report.markdown import code, foreign_texts, naming, prose, proses
+from policyctl.report.markdown import code, foreign_texts, naming, notes_alert, prose, proses, unseen_alert, whole_plan
 from policyctl.report.plan_items import END, Item, effect, graphs, items_of, opened, table_head, table_row
 from policyctl.report.plan_view import (
     NOT_COMPARED,
     OVERRIDES_TITLE,
+    ROWS_TITLE,
     TESTS_TITLE,
     WARNINGS_TITLE,
     PlanView,
@@ -29,7 +30,7 @@ from policyctl.report.plan_view import (
     basis_of,
     managed_text,
     manages_all,
-    notes_of,
+    notes_on_changes,
     override_text,
     rest_text,
     settings_title,
@@ -51,10 +52,11 @@ MOST_NOTES = 100  # a change may rest on one of them
 
 
 class Room:
-    """The bytes that are left. GitHub counts characters, which are never more."""
+    """The bytes that are left, and how many lines of lists were cut. GitHub counts characters, which are never more."""
 
     def __init__(self, left: int) -> None:
         self.left = left
+        self.cut = 0
 
     def part(self, share: int) -> Room:
         """A room of its own, with one part in `share` of this one."""
@@ -153,17 +155,6 @@ def _setting(field: FieldChange) -> list[tuple[str, str]]:
     return rows or [(field.path, "other order")]
 
 
-def unseen_alert(rows: int, artifacts: str | None) -> str:
-    """A warning that the page lacks settings, before everything else: what it does not show is not approved."""
-    if not rows:
-        return ""
-    missing = f"{count(rows, 'change')} of the safety settings {'is' if rows == 1 else 'are'} not on this page"
-    return (
-        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}, and change the settings "
-        "in smaller steps.\n\n"
-    )
-
-
 def listed_lines(
     title: str,
     lines: Sequence[str],
@@ -177,6 +168,7 @@ def listed_lines(
         return ""
     taken = list(filter(None, room.take(f"{quoted}- {shown(line, _LONGEST_LINE)}\n" for line in lines[:most])))
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
+    room.cut += len(lines) - len(taken)
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 
 
@@ -255,10 +247,6 @@ def cut_note(parts: Sequence[ShownChanges], artifacts: str | None) -> str:
     )
 
 
-def whole_plan(artifacts: str | None) -> str:
-    return f"[this run's artifacts]({artifacts})" if artifacts else "what `policyctl plan -v` prints"
-
-
 def plan_markdown(subject: PlanView, room: int = COMMENT_BYTES) -> str:
     """The page, in at most `room` bytes (at least LEAST_BYTES)."""
     with naming(foreign_texts(subject.review)):
@@ -278,15 +266,17 @@ def _page(subject: PlanView, room: int) -> str:
     alerts = _alerts(review, above)
     left.left += above.left
     below = left.part(4)
-    notes = listed_lines("Notes:", notes_of(review), below, most=MOST_NOTES)
+    notes, cut = listed_lines("Notes:", notes_on_changes(review), below, most=MOST_NOTES), below.cut
     warnings = listed_lines(WARNINGS_TITLE, [f"{w.mark}: {w.coded}" for w in review.branch.warnings], below)
+    notes += listed_lines(ROWS_TITLE, review.left_alone, below)
     left.left += below.left
     riskiest, others = fitted(*parted(items_of(subject)), left)
     missing = riskiest.missing + others.missing
     return "".join(
         [
-            first_lines(review, subject.directory, unseen=unseen + missing > 0),
+            first_lines(review, subject.directory, unseen=unseen + missing + cut > 0),
             unseen_alert(unseen, subject.artifacts),
+            notes_alert(cut, subject.artifacts),
             missing_alert(missing, len(riskiest.items) + len(others.items), subject.artifacts),
             overrides,
             settings,

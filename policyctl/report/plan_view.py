@@ -73,12 +73,21 @@ class PlanView(NamedTuple):
 
 def all_notes(review: Review) -> list[str]:
     """The notes on the plan as a whole; first that it is only shown."""
-    return [*([review.offline] if review.offline else []), *review.notes]
+    return [*([review.offline] if review.offline else []), *review.notes, *review.left_alone]
+
+
+ROWS_TITLE = "Notes on rows of the remote:"
+
+
+def notes_on_changes(review: Review) -> list[str]:
+    """The notes that a change may rest on: all but those on rows that are left alone."""
+    offline = [review.offline] if review.offline else []
+    return [*unknown_field_notes(review.extras, position_name), *offline, *review.notes]
 
 
 def notes_of(review: Review) -> list[str]:
     """What is worth knowing besides the changes, for people; first what is about what changes, as a page may have to cut."""
-    return [*unknown_field_notes(review.extras, position_name), *all_notes(review)]
+    return [*notes_on_changes(review), *review.left_alone]
 
 
 def basis_of(review: Review) -> list[str]:

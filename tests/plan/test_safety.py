@@ -131,5 +131,5 @@ def test_a_row_that_cannot_be_written_counts_as_a_user_of_what_it_targets(case: 
 
 def test_notes_tell_of_unreadable_rows() -> None:
     rows = [row("a"), {"id": "7"}]
-    notes = review(plan([policy("a")], rows), observe_rows(rows), Settings()).notes
+    notes = review(plan([policy("a")], rows), observe_rows(rows), Settings()).left_alone
     assert notes == ("a row of the remote is left alone: the row has no usable name (name unknown, id 7)",)

@@ -19,8 +19,8 @@ from policyctl.report.fleet_html import fleet_html
 from policyctl.report.fleet_markdown import fleet_markdown
 from policyctl.report.fleet_view import FleetView, changes_of, differences, kinds_of
 from policyctl.report.format import Style
-from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES
-from policyctl.report.plan_view import Provenance
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, plan_markdown
+from policyctl.report.plan_view import PlanView, Provenance
 from tests.builders import policy, row
 from tests.report.github_html import TAGS, Page
 from tests.report.plans import balanced, reviewed
@@ -51,6 +51,17 @@ def approves(text: str) -> str:
     shown = shown_in(text)
     assert shown is not None
     return shown.approves
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(("notes", "approved"), [(100, True), (101, False)])
+def test_a_page_without_a_note_about_its_changes_approves_nothing(notes: int, approved: bool, several: bool) -> None:
+    unreadable = [{"id": f"id-{number}", "name": f"bad-{number}", "policy": number} for number in range(30)]
+    review = reviewed([policy("new")], [*unreadable, row("kept")])
+    review = review._replace(notes=tuple(f"note {number}" for number in range(notes)))
+    text = page(fleet_of({"one": review})) if several else plan_markdown(PlanView(review, "local"))
+    assert (approves(text) != NONE) is approved
+    assert ("1 note about the changes is not on this page" in text) is not approved
 
 
 def test_a_change_is_shown_once_where_it_is_the_same_and_each_time_where_it_is_not() -> None:
