@@ -119,6 +119,10 @@ class Forge(Protocol):
         """The files that changed from the current commit to a later one; None if not known."""
         ...
 
+    def lacks(self, branch: str, /) -> list[str] | None:
+        """The files that changed in a branch since the current commit left it; None if not known."""
+        ...
+
     def merges(self, branch: str) -> Iterator[Merge]:
         """The pull requests that were merged into a branch, the newest first; read as far as they are taken."""
         ...

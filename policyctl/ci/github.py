@@ -98,9 +98,16 @@ class GitHub(ForgeClient):
         return text_in(self.fields(f"{self._repository}/branches/{quote(branch, safe='')}"), "commit", "sha") or ""
 
     def changed(self, until: str) -> list[str] | None:
+        return self._changed(until, "ahead")
+
+    def lacks(self, branch: str) -> list[str] | None:
+        return self._changed(quote(branch, safe=""), "ahead", "behind", "identical", "diverged")
+
+    def _changed(self, until: str, *related: str) -> list[str] | None:
+        """The files that changed up to a commit, if it is so related to the current one, since where the two parted."""
         found = self.fields(f"{self._repository}/compare/{self.commit}...{until}")
         files = found.get("files")
-        if found.get("status") != "ahead" or not isinstance(files, list) or len(files) >= _MOST_FILES:
+        if found.get("status") not in related or not isinstance(files, list) or len(files) >= _MOST_FILES:
             return None
         return _names(files)
 

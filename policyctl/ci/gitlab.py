@@ -84,6 +84,13 @@ class GitLab(ForgeClient):
     def changed(self, _until: str, /) -> list[str] | None:
         return None  # not asked for: each commit of the branch has a pipeline of its own, and only the newest one applies
 
+    def lacks(self, branch: str) -> list[str] | None:
+        found = self.fields(f"{self._project}/repository/compare", {"from": self.commit, "to": branch})
+        files = found.get("diffs")
+        if found.get("compare_timeout") or not isinstance(files, list):
+            return None
+        return [str(file.get(key)) for file in files for key in ("old_path", "new_path")]
+
     def merges(self, branch: str) -> Iterator[Merge]:
         query = {"state": "merged", "target_branch": branch, "order_by": "updated_at", "sort": "desc"}
         rows = self.rows(f"{self._project}/merge_requests", query)

@@ -31,6 +31,7 @@ class Forge:
     commit: str = COMMIT  # that steps run for
     head: str | None = COMMIT  # what main is at; None where the token may not ask
     changed: dict[str, list[str]] = field(default_factory=dict)  # commit → the files that changed from there to the head
+    newer: list[str] | None = field(default_factory=list)  # files that changed in main since the pull request left it
     files: dict[int, list[str] | None] = field(default_factory=dict)  # of pull requests that change no policy; None: too many
     rights: dict[str, str | int] = field(default_factory=dict)  # what people may do here, as the service writes it
     next_id: int = 100
@@ -204,6 +205,13 @@ class Forge:
         files = self.changed.get(since)
         return Reply(404) if files is None else Reply(200, {"status": "ahead", "files": [{"filename": one} for one in files]})
 
+    def _lacks(self, _: Seen) -> Reply:
+        """What main has since a commit left it."""
+        if self.newer is None:
+            return Reply(200, {"status": "diverged", "files": [{}] * 300, "diffs": [], "compare_timeout": True})
+        rows = [{"filename": one, "old_path": one, "new_path": one} for one in self.newer]
+        return Reply(200, {"status": "diverged", "files": rows, "diffs": rows})
+
     def _files(self, seen: Seen, number: str) -> Reply:
         """The files that a pull request changed."""
         files = self.files.get(int(number), ["policies/p.yaml"])
@@ -295,6 +303,8 @@ _ROUTES: dict[str, Callable[..., Reply]] = {
     r"/(?:pulls|merge_requests)/(\d+)": Forge._request,
     r"/(?:pulls|merge_requests)/(\d+)/(?:files|diffs)": Forge._files,
     r"/(?:repository/)?branches/main": Forge._branch,
+    r"/compare/\w+\.\.\.main": Forge._lacks,
+    r"/repository/compare": Forge._lacks,
     r"/compare/(\w+)\.\.\.\w+": Forge._compare,
     r"/(?:collaborators/([\w-]+)/permission|members/all/(\d+))": Forge._rights,
     r"/actions/runs/9": Forge._run,

@@ -73,6 +73,27 @@ def test_a_page_of_another_directory_is_refused(work: Work) -> None:
     assert ran.err.startswith("error: plan.md is not for environment local and directory other; use the same --dir")
 
 
+@pytest.mark.parametrize(
+    ("lacks", "approves"),
+    [
+        ([], True),
+        (["notes.md", "other/q.yaml"], True),
+        (["notes.md", "policies/q.yaml"], False),
+        (["policyctl.yaml"], False),
+        (None, False),
+    ],
+)
+def test_a_plan_of_a_checkout_that_lacks_what_main_has_approves_nothing(
+    lacks: list[str] | None, approves: bool, work: Work
+) -> None:
+    """It shows what was applied since as taken back: where a run is started again, or the branch is behind."""
+    work.add("a")
+    work.forge.newer = lacks
+    assert work.comment().code == 0
+    assert ("main has moved on since the branch left it" in work.forge.bodies[0]) != approves
+    assert work.forge.bodies[0].endswith("<!-- policyctl none -->\n") != approves
+
+
 @pytest.mark.parametrize("brought", ["plan.md", "plan.json"])
 def test_a_plan_that_the_branch_brought_is_not_shown(brought: str, work: Work) -> None:
     work.add("a")

@@ -171,11 +171,17 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
         return "the plan was made without --base, so it does not show which settings change"
     if forge.proposal is None:
         return "the run does not know the pull request's newest commit and its target branch"
+    from policyctl.cli.ci.merges import why_behind
+    from policyctl.load.discovery import find_config, load_config
+    from policyctl.load.git import repository_top
     from policyctl.load.git.checkout import checked_out  # imports subprocess
+    from policyctl.load.referred import referred_paths
 
     if forge.proposal.head not in checked_out(options.dir):
         return f"the checkout is neither the pull request's commit {forge.proposal.head[:12]} nor a merge of it"
-    return ""
+    top = repository_top(options.dir.absolute())
+    referred = () if top is None else referred_paths(top.resolve(), load_config(find_config(options.dir)))
+    return why_behind(forge, repository_path(str(options.dir)), referred, forge.proposal.into)
 
 
 def _outdate(forge: Forge, environment: str | None, options: Options) -> None:

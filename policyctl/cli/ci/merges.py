@@ -178,7 +178,7 @@ def _changes(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
         files = forge.files(merge)
     except NotAllowed:
         return True
-    return files is None or _may_matter(files, place.directory, place.referred)
+    return files is None or may_matter(files, place.directory, place.referred)
 
 
 def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
@@ -262,16 +262,28 @@ def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -
     )
 
 
+def why_behind(forge: Forge, directory: str, referred: Collection[str], into: str) -> str:
+    """Why a plan may show as taken back what the target branch has and the checkout lacks; empty if it lacks nothing that
+    matters, and where that may not be read."""
+    try:
+        files = forge.lacks(into)
+    except NotAllowed:
+        return ""
+    if files is not None and not may_matter(files, directory, referred):
+        return ""
+    return f"{into} has moved on since the branch left it, or since this run was started first; update the branch"
+
+
 def _is_the_same_for(directory: str, referred: Collection[str], forge: Forge, head: str) -> bool:
     """Whether nothing in the directory, and none of these files, changed up to a later commit."""
     try:
         changed = forge.changed(head)
     except NotAllowed:
         return False
-    return changed is not None and not _may_matter(changed, directory, referred)
+    return changed is not None and not may_matter(changed, directory, referred)
 
 
-def _may_matter(files: Iterable[str], directory: str, referred: Collection[str]) -> bool:
+def may_matter(files: Iterable[str], directory: str, referred: Collection[str]) -> bool:
     """Whether one of these files, by their paths from the repository's top, may affect a plan of the directory."""
     return any(
         directory == "." or file in referred or file.startswith(f"{directory}/") or file.rpartition("/")[2] == CONFIG_FILE
