@@ -25,6 +25,7 @@ from policyctl.ci.forge import (
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import Proposal
 
+_MOST_FILES = 1000  # GitLab lists no more in one comparison by default, so a list of that length may be incomplete
 _DEVELOPER = 30  # the lowest access level that may approve a merge request
 
 
@@ -87,7 +88,7 @@ class GitLab(ForgeClient):
     def lacks(self, branch: str) -> list[str] | None:
         found = self.fields(f"{self._project}/repository/compare", {"from": self.commit, "to": branch})
         files = found.get("diffs")
-        if found.get("compare_timeout") or not isinstance(files, list):
+        if found.get("compare_timeout") or not isinstance(files, list) or len(files) >= _MOST_FILES:
             return None
         return [str(file.get(key)) for file in files for key in ("old_path", "new_path")]
 

@@ -35,6 +35,7 @@ from policyctl.report.headline import headline, plan_summary
 from policyctl.report.markdown import (
     code,
     foreign_texts,
+    missing_alert,
     naming,
     notes_alert,
     prose,
@@ -56,7 +57,6 @@ from policyctl.report.plan_markdown import (
     folded,
     listed_lines,
     made_by,
-    missing_alert,
     parted,
     settings_rows,
 )

@@ -29,6 +29,7 @@ _PARTS = re.compile(r"['-]")
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SPACE = "\ue000"  # a space inside a word; escaped text never contains it
 _ITEM = re.compile(r"\d+[.)]")  # would start a list
+_FEWER = "; then propose fewer changes at once, or start apply by hand with the plan's digest"
 
 
 class _Foreign(NamedTuple):
@@ -246,24 +247,25 @@ def _fitting(lines: Sequence[str], room: int) -> int:
 
 def unseen_alert(rows: int, artifacts: str | None) -> str:
     """A warning that the page lacks settings, before everything else: what it does not show is not approved."""
-    if not rows:
-        return ""
-    missing = f"{count(rows, 'change')} of the safety settings {'is' if rows == 1 else 'are'} not on this page"
-    return (
-        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}, and change the settings "
-        "in smaller steps.\n\n"
-    )
+    what = f"{count(rows, 'change')} of the safety settings"
+    return _lacking(rows, what, artifacts, then=", and change the settings in smaller steps")
 
 
 def notes_alert(notes: int, artifacts: str | None) -> str:
-    """A warning that the page lacks notes about the changes, before everything else."""
-    if not notes:
+    """The same for notes about the changes."""
+    return _lacking(notes, f"{count(notes, 'note')} about the changes", artifacts)
+
+
+def missing_alert(number: int, items: int, artifacts: str | None) -> str:
+    """The same for changes."""
+    return _lacking(number, f"Of {count(items, 'change')} {number:,}", artifacts, "on this page as a whole")
+
+
+def _lacking(number: int, what: str, artifacts: str | None, where: str = "on this page", then: str = _FEWER) -> str:
+    if not number:
         return ""
-    missing = f"{count(notes, 'note')} about the changes {'is' if notes == 1 else 'are'} not on this page"
-    return (
-        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}; "
-        "then propose less at once, or start apply by hand with the plan's digest.\n\n"
-    )
+    missing = f"{what} {'is' if number == 1 else 'are'} not {where}"
+    return f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}{then}.\n\n"
 
 
 def whole_plan(artifacts: str | None) -> str:

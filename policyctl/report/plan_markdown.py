@@ -16,7 +16,17 @@ from policyctl.plan.diff import FieldChange
 from policyctl.plan.safety import Review
 from policyctl.report.format import count, escape, field_values, value
 from policyctl.report.headline import PlanSummary, describe_risks, headline, plan_summary
-from policyctl.report.markdown import code, foreign_texts, naming, notes_alert, prose, proses, unseen_alert, whole_plan
+from policyctl.report.markdown import (
+    code,
+    foreign_texts,
+    missing_alert,
+    naming,
+    notes_alert,
+    prose,
+    proses,
+    unseen_alert,
+    whole_plan,
+)
 from policyctl.report.plan_items import END, Item, effect, graphs, items_of, opened, table_head, table_row
 from policyctl.report.plan_view import (
     NOT_COMPARED,
@@ -224,17 +234,6 @@ def folded(others: ShownChanges) -> str:
         return ""
     listed = f", {others.listed:,} of them listed" if others.listed < len(others.items) else ""
     return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
-
-
-def missing_alert(number: int, items: int, artifacts: str | None) -> str:
-    """A warning that the page lacks changes, before everything else: what it does not show is not approved."""
-    if not number:
-        return ""
-    missing = f"Of {count(items, 'change')} {number:,} {'is' if number == 1 else 'are'} not on this page as a whole"
-    return (
-        f"> [!CAUTION]\n> {missing}, so merging it approves no plan. Read {whole_plan(artifacts)}; then propose fewer changes "
-        "at once, or start apply by hand with the plan's digest.\n\n"
-    )
 
 
 def cut_note(parts: Sequence[ShownChanges], artifacts: str | None) -> str:

@@ -60,6 +60,10 @@ class TenantOf:
         watch = f"watch: {{apply: on-merge, approved: {approved}, interval: 1s, retry: {{first: 1s, most: 1s}}}}\n"
         self.work.project.write("policyctl.yaml", CONFIG.replace("URL", self.url) + (watch if self.watch else ""))
 
+    def loosen(self) -> None:
+        """Change a safety setting."""
+        self.work.project.write("policyctl.yaml", CONFIG.replace("URL", self.url) + "limits: {max_removes: 999}\n")
+
     def write(self, **policies: str) -> None:
         for name, model in policies.items():
             self.work.project.policy(name, model)
@@ -361,7 +365,7 @@ def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought
     tenant.merge(5, p=B)
     if noted:
         assert tenant.apply().code == 0
-    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.loosen()
     tenant.push()
     tenant.work.settle()
     tenant.merge(6, q=B)
@@ -453,7 +457,7 @@ def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(te
     assert tenant.apply().code == 0
     tenant.work.settle()
     tenant.merge(6)  # whose plan is empty
-    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.loosen()
     tenant.push()
     assert tenant.apply().code == 0
     assert tenant.forge.comments[6][0]["body"].endswith(f"<!-- policyctl {APPLIED} -->\n")
@@ -483,7 +487,7 @@ def test_settings_that_a_person_approved_are_noted_where_nothing_waits_or_is_wri
     tenant.work.settle()
     if waits:
         tenant.merge(6)
-    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.loosen()
     tenant.push(**({"q": RISKY} if writes else {}))
     ran = by_hand(tenant.work)
     assert (ran.code, "nothing is noted" in ran.err) == (0, False)
@@ -512,7 +516,7 @@ def test_a_start_by_hand_for_an_empty_plan_only_approves_no_settings(tenant: Ten
     tenant.refuses = False
     tenant.merge(5, p=B)
     assert tenant.apply().code == 0
-    tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 999}\n")
+    tenant.loosen()
     tenant.push()
     assert "none that waits to be applied has a comment for prod" in by_hand(tenant.work, NONE).err
     tenant.work.settle()

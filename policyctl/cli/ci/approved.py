@@ -58,8 +58,8 @@ _NEW_ACCESS = (
     "them, then start this by hand with DIGEST@{}, where DIGEST is what policyctl plan --format json prints"
 )
 _NEW_SETTINGS = (
-    "a change of the remote or of the safety settings was in no approved plan; read these settings (policyctl plan --base {} "
-    "lists them) and the plan, then start this by hand with its digest"
+    "a change of the remote or of the safety settings was in no approved plan; read these settings ({}) "
+    "and the plan, then start this by hand with its digest"
 )
 
 
@@ -176,7 +176,9 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
         why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
     holding = [one for one in found if one.holds(commit)]
     if why is None and holding and not subject.shown(_since(applied), found):
-        why = f"{_NEW_SETTINGS.format(_since(applied) or 'COMMIT')}{_besides(subject, found, applied)}"
+        since = _since(applied)
+        where = "in policyctl.yaml" if since is None else f"policyctl plan --base {since} lists what changed"
+        why = f"{_NEW_SETTINGS.format(where)}{_besides(subject, found, applied)}"
     if why is not None:
         return nothing(why), []
     approval = _summed(found, commit, subject, console, nothing)

@@ -171,10 +171,10 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
         return "the plan was made without --base, so it does not show which settings change"
     if forge.proposal is None:
         return "the run does not know the pull request's newest commit and its target branch"
-    from policyctl.cli.ci.merges import why_behind
+    from policyctl.cli.ci.merges import why_behind  # these import subprocess
     from policyctl.load.discovery import find_config, load_config
     from policyctl.load.git import repository_top
-    from policyctl.load.git.checkout import checked_out  # imports subprocess
+    from policyctl.load.git.checkout import checked_out
     from policyctl.load.referred import referred_paths
 
     if forge.proposal.head not in checked_out(options.dir):
