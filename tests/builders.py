@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from policyctl.plan.change import Desired
-from policyctl.plan.plan import Plan, Selection, make_plan
+from policyctl.plan.plan import Desired, Plan, Selection, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import LivePolicy, LiveRows, observe_rows, read_row

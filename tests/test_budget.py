@@ -30,7 +30,7 @@ sys.exit(code)
 HEAVY = {
     *("pydantic", "yaml", "jinja2", "httpx", "deepdiff", "sqlite3", "starlette", "uvicorn", "multiprocessing", "asyncio"),
     "policyctl.effect.analysis",
-    "policyctl.effect.simulate",
+    "policyctl.effect.course",
     "policyctl.plan.approval",
     "policyctl.load.config",
     "policyctl.plan.fleet",
@@ -169,7 +169,7 @@ def test_plan_leaves_scenario_tests_alone(project: Project, policyctl: Policyctl
     assert calls(lambda: policyctl("plan"), source_of) == [1]
     assert imported("plan") == {"pydantic", "yaml", "sqlite3"}
     assert {"policyctl.plan.scenario", "policyctl.load.scenarios"} < (needed := imported("validate"))
-    assert "policyctl.effect.simulate" not in needed  # no test is run
+    assert "policyctl.effect.course" not in needed  # no test is run
 
 
 def test_a_remote_on_this_machine_without_tls_needs_no_authorities(project: Project, policyctl: Policyctl) -> None:

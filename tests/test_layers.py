@@ -64,8 +64,8 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 248
-MODULE_LINES, FUNCTION_LINES = 350, 45  # at most
+MOST_MODULES = 236
+MODULE_LINES, FUNCTION_LINES = 600, 45  # at most
 
 
 @cache

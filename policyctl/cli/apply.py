@@ -33,8 +33,7 @@ from policyctl.errors import Refused, StalePlan, UsageError
 from policyctl.load.atomic import write_atomically
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import NONE
-from policyctl.plan.change import Outcome
-from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.plan import Outcome, Plan, Selection
 from policyctl.plan.safety import Review
 from policyctl.policy.findings import listed
 from policyctl.reconcile.apply import LOCK_SECONDS, Applied, ApplyEvents, ApplySettings, apply_plan

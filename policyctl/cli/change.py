@@ -18,7 +18,7 @@ from policyctl.cli.history import with_audit
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import UNSEEN
 from policyctl.cli.session import OpenedDirectory, Session
-from policyctl.effect.context import NOTHING
+from policyctl.effect.tree import NOTHING
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError, errors_in
 from policyctl.lint.directory import file_warnings
 from policyctl.load.atomic import make_folder, write_atomically
@@ -27,8 +27,8 @@ from policyctl.load.environment import in_environment
 from policyctl.load.placement import FileLayout, Placement
 from policyctl.load.source import SUFFIXES, read_source, redact_linked
 from policyctl.load.write import file_text, unrepresentable_reasons
-from policyctl.plan.change import Change, Desired, normal_of
 from policyctl.plan.diff import fields_between
+from policyctl.plan.plan import Change, Desired, normal_of
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, Policy, canonical_text

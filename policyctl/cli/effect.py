@@ -35,18 +35,17 @@ from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.selection import with_partial
 from policyctl.cli.session import Session
 from policyctl.effect.analysis import analyse, compare
-from policyctl.effect.context import DeclaredModels
+from policyctl.effect.course import simulate
 from policyctl.effect.evaluate import costs, evaluate
 from policyctl.effect.gateway import ASSUMED, ASSUMED_STREAMED
 from policyctl.effect.outages import outages, told_apart
-from policyctl.effect.simulate import simulate
-from policyctl.effect.tree import UNFIT, tree_if_known, unfit_models
+from policyctl.effect.tree import UNFIT, DeclaredModels, tree_if_known, unfit_models
 from policyctl.effect.usage import Names, Use, Uses, dead_configuration, names_in
 from policyctl.errors import NotKnown, UsageError
 from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.urls import is_shared
+from policyctl.plan.diff import uncounted
 from policyctl.plan.references import led_to
-from policyctl.plan.unknown_fields import uncounted
 from policyctl.policy.document import Document, Policy, version_of
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import model_names_in, spellings
@@ -197,7 +196,7 @@ def _lines(files: tuple[Path, ...]) -> Iterator[bytes]:
 
 def _calibrated(subjects: PolicySet, files: tuple[Path, ...], form: str) -> str:
     """What is predicted of the policies beside what the records show. Raises UsageError when they show nothing of any."""
-    from policyctl.effect.calibration import RecordedRequest, calibrate, read_record
+    from policyctl.effect.evaluate import RecordedRequest, calibrate, read_record
     from policyctl.report.effects import calibration_report
 
     records: list[RecordedRequest] = []

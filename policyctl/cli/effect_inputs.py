@@ -12,9 +12,8 @@ from typing import NamedTuple, TypeVar
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options
 from policyctl.cli.session import Session, open_session
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
 from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answer, with_remainder
-from policyctl.effect.tree import tree_if_known
+from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
 from policyctl.load.discovery import find_config, load_config
@@ -24,7 +23,7 @@ from policyctl.load.kinds import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.urls import GIT, LOCAL
-from policyctl.plan.unknown_fields import UnknownField, unknown_fields
+from policyctl.plan.diff import UnknownField, unknown_fields
 from policyctl.policy.document import Document, Policy, model_names, references
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LivePolicy, LiveRows

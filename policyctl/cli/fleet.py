@@ -15,7 +15,7 @@ from policyctl.cli.review import as_merged, changed_settings, raise_if_unsafe, r
 from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError
-from policyctl.lint.settings import variable_warnings
+from policyctl.lint.directory import variable_warnings
 from policyctl.load.environment import Config, Environment
 from policyctl.load.selector import EVERY, EnvironmentFilter
 from policyctl.load.urls import is_git, is_http

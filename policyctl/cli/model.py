@@ -24,7 +24,7 @@ from policyctl.cli.session import Session, open_session
 from policyctl.cli.single import export_live, list_live, show_live, with_output
 from policyctl.errors import UsageError
 from policyctl.lint.directory import check_model
-from policyctl.plan.change import Desired
+from policyctl.plan.plan import Desired
 from policyctl.plan.settings import Override
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding

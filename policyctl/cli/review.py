@@ -15,12 +15,11 @@ from policyctl.cli.options import Options
 from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_idle
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
-from policyctl.lint.settings import idle_anywhere
+from policyctl.lint.directory import idle_anywhere
 from policyctl.load.git import repository_top
 from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
-from policyctl.plan.change import Desired, equal, normal_of
-from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.plan import Desired, Plan, Selection, equal, normal_of
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, digest
@@ -30,7 +29,7 @@ from policyctl.reconcile.observe import observe, with_consumers
 from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_blocked, raise_if_refused
 
 if TYPE_CHECKING:
-    from policyctl.effect.context import DeclaredModels
+    from policyctl.effect.tree import DeclaredModels
     from policyctl.load.base_config import BaseCommits, BaseConfig
     from policyctl.load.directory import Loaded
     from policyctl.load.environment import Config

@@ -13,8 +13,7 @@ from urllib.parse import unquote
 from policyctl.cli.console import Console, Progress
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
-from policyctl.lint.directory import Linter
-from policyctl.lint.settings import idle_include, variable_warnings
+from policyctl.lint.directory import Linter, idle_include, variable_warnings
 from policyctl.load.atomic import state_folder
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.discovery import Found, find_config, find_files, load_config

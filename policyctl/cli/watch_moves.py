@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import Moved
+from policyctl.plan.plan import Change, normal_of
 from policyctl.policy.document import canonical_text
 from policyctl.policy.memo import content_key
 from policyctl.watch.decide import Synced, SyncedPolicies

@@ -19,7 +19,7 @@ from policyctl.cli.options import Options
 from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.lint.settings import variable_warnings
+from policyctl.lint.directory import variable_warnings
 from policyctl.load.discovery import find_config, load_config, stamp, stamps
 from policyctl.load.git import git_folder, repository_top
 from policyctl.load.kinds import CONFIG_FILE

@@ -8,7 +8,6 @@ from functools import cached_property
 from math import fsum, isclose
 from typing import Literal, NamedTuple
 
-from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.effect.equivalence import (
     Kind,
     PoliciesBelow,
@@ -22,12 +21,21 @@ from policyctl.effect.equivalence import (
     without_shares,
 )
 from policyctl.effect.evaluate import exact_shares, provider_shares, rounded
-from policyctl.effect.failures import FailureClass, classes_of
 from policyctl.effect.gateway import Answer
-from policyctl.effect.outages import Losses, Part, Together, losses, merged, parts_of, served, worse_together
-from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Tree, Unfit, tree_if_known, unfit_models
-from policyctl.effect.worst_case import Bound, Condition, max_calls, max_failover, max_latency, max_waits, reach
+from policyctl.effect.outages import (
+    FailureClass,
+    Losses,
+    Part,
+    Together,
+    classes_of,
+    losses,
+    merged,
+    parts_of,
+    served,
+    worse_together,
+)
+from policyctl.effect.tree import NOTHING, DeclaredModels, Tree, Unfit, tree_if_known, unfit_models
+from policyctl.effect.worst_case import Bound, Condition, Routes, max_calls, max_failover, max_latency, max_waits, reach
 from policyctl.errors import NotKnown
 from policyctl.policy.document import Document
 from policyctl.policy.names import short_names

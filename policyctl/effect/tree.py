@@ -1,19 +1,29 @@
 """A policy document as the tree that the gateway walks, with everything settled that does not depend on an answer.
 
-The document may be any plain value that a remote holds. `single` is replaced by its first target, and so are
-targets that are never drawn; retries are pushed down to the targets that they hold for. What the gateway refuses to run is a
-tree of one fixed outcome, with the reason.
+The document may be any plain value that a remote holds. What a policy depends on besides it is passed in: the types of its
+models, and the policies that it targets. `single` is replaced by its first target, and so are targets that are never drawn;
+retries are pushed down to the targets that they hold for. What the gateway refuses to run is a tree of one fixed outcome, with
+the reason.
+
+The draw of a load balance: the gateway takes a random point from 0 to the sum of the weights, goes through the targets in order
+and takes the first whose weight is above the point, lowering the point by each weight that it passes. For weights of 0 and more
+that is the share that one expects; negative weights are accepted, and distort it. Shares are made of the weights *as written*,
+scaled to whole numbers (0.7, 0.2, 0.1 are 7, 2, 1 parts of 10), so that two ways to write one draw are the same draw and not
+nearly the same. The gateway itself adds binary floats; the difference is below one request in 10^15.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from functools import cached_property
-from math import prod
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from math import lcm, prod
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, USUAL_TYPE, DeclaredModels, KnownPolicies, leads_to_unclear
-from policyctl.effect.draw import WeightedChoice, weighted_choice
 from policyctl.effect.gateway import (
     ENDED,
     MAX_DEPTH,
@@ -26,9 +36,137 @@ from policyctl.effect.gateway import (
     retry_of,
 )
 from policyctl.errors import NotKnown
-from policyctl.policy.document import Document
-from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name
+from policyctl.policy.document import Document, model_names
+from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, short_model
 from policyctl.policy.schema import MAX_TARGETS
+
+USUAL_TYPE = "chat"  # the platform's default for a model without a type
+_SAME = {"chat_vision": "chat"}  # takes the same requests
+
+
+class DeclaredModels(NamedTuple):
+    """The models' own timeouts in seconds and their types (`chat`, `embedding`, …), by canonical name, as far as known.
+
+    `before` is what was declared when the policies were what they are live, where that is
+    known.
+    """
+
+    timeouts: Mapping[str, float] = {}
+    types: Mapping[str, str] = {}
+    before: DeclaredModels | None = None
+
+    @property
+    def then(self) -> DeclaredModels:
+        """The declarations that apply to live policies: the earlier ones, or else these."""
+        return self if self.before is None else self.before
+
+    @property
+    def facts(self) -> list[Mapping[str, float | str]]:
+        """All that has an effect, as plain values, which are equal where nothing differs for any policy."""
+        return [self.timeouts, self.types, self.then.timeouts, self.then.types]
+
+    def requests(self, model: str) -> str | None:
+        """The kind of requests that a model takes, where that is declared: its type, but that `chat_vision` takes chats."""
+        own = self.types.get(model)
+        return own if own is None else _SAME.get(own, own)
+
+    def __or__(self, other: DeclaredModels) -> DeclaredModels:
+        """Both; where the other one declares something, it wins."""
+        before = None if self.before is None else self.before | other
+        return DeclaredModels({**self.timeouts, **other.timeouts}, {**self.types, **other.types}, before)
+
+
+NOTHING = DeclaredModels()
+
+
+MAX_CHAIN = 20  # policies, each the target of the one before; people write two or three
+TOO_LONG = (
+    f"it leads through more than {MAX_CHAIN} policies in a row; no more are followed, so what requests get was not computed"
+)
+NOT_HERE = "not known here"
+
+
+def leads_to_unclear(name: str, why: str) -> str:
+    """Why it is not known what a policy does that leads to one which cannot be followed."""
+    return f"it leads to {name}, and what that one does is not known: {why}"
+
+
+class KnownPolicies(Mapping[str, Document]):
+    """Policies by canonical name, as far as they are known.
+
+    `whole` means that there are no others: a policy of another name does not exist. `unclear` are policies that exist but
+    cannot be followed, each with the reason; they are not among the documents.
+    """
+
+    def __init__(
+        self,
+        documents: Mapping[str, Document],
+        *,
+        whole: bool = False,
+        unclear: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._documents = documents
+        self.whole = whole
+        self.unclear = unclear
+
+    @classmethod
+    def of(cls, policies: Mapping[str, Document] | None) -> KnownPolicies:
+        """The same policies; a plain mapping is not whole."""
+        return policies if isinstance(policies, cls) else cls(policies or {})
+
+    def why_not(self, name: str) -> str | None:
+        """Why a policy that is not among these cannot be followed; None when no policy has that name."""
+        return self.unclear.get(name, None if self.whole else NOT_HERE)
+
+    def __getitem__(self, name: str) -> Document:
+        return self._documents[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._documents
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+
+_NAMED = 5  # policies in a sentence
+
+
+def redeclared(declared: DeclaredModels, *policies: Mapping[str, Document]) -> Iterator[str]:
+    """A sentence for every model that one of the policies targets and whose declaration changed."""
+    then = declared.then
+    changed = {
+        model: text
+        for model in sorted({*declared.types, *then.types, *declared.timeouts, *then.timeouts})
+        if (text := ", ".join(_moved(model, then, declared)))
+    }
+    users: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for name, document in (one for some in (policies if changed else ()) for one in some.items()):
+        for model in changed.keys() & set(map(canonical_model, model_names(document))):
+            users[model][name] = None
+    for model, text in changed.items():
+        if names := sorted(users[model]):
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            yield (
+                f"the declaration of {short_model(model)} changes ({text}); what is shown of before and after rests on it for "
+                f"{', '.join(names[:_NAMED])}{more}"
+            )
+
+
+def _moved(model: str, then: DeclaredModels, now: DeclaredModels) -> Iterator[str]:
+    for what, before, after in (
+        ("model_type", then.types, now.types),
+        ("request_timeout", then.timeouts, now.timeouts),
+    ):
+        if before.get(model) != after.get(model):
+            yield f"{what} {_said(before.get(model))} → {_said(after.get(model))}"
+
+
+def _said(value: str | float | None) -> str:
+    return "not declared" if value is None else f"{value:g} s" if isinstance(value, int | float) else value
+
 
 TargetPath = tuple[int, ...]  # positions in `targets`, from the outermost group inward
 UNFIT = 400  # what a model of another type answers to every request, at best
@@ -329,3 +467,63 @@ class _Reader:
         self.reading.pop()
         self.around = outer
         return node
+
+
+class WeightedChoice:
+    """The parts of `total` that each target is drawn for; where they sum to less, no target may be drawn."""
+
+    def __init__(self, parts: tuple[int, ...], total: int) -> None:
+        self.parts = parts
+        self.total = total
+
+    @cached_property
+    def edges(self) -> list[float]:
+        """Where each target's part of the points from 0 to 1 ends."""
+        return [passed / self.total for passed in accumulate(self.parts)]
+
+    def position(self, point: float) -> int | None:
+        """The position that a point from 0 to 1 (less than 1) draws, or None when it draws none."""
+        position = bisect_right(self.edges, point)
+        return position if position < len(self.parts) else None
+
+
+def weighted_choice(weights: Sequence[float]) -> WeightedChoice:
+    """The draw that these weights make."""
+    whole = _whole(weights)
+    total = sum(whole)
+    if total > 0 and min(whole) >= 0:
+        return WeightedChoice(tuple(whole), total)
+    return _interval_choice(whole, total) if total else _point_choice(whole)
+
+
+def _whole(weights: Sequence[float]) -> list[int]:
+    exact = [_as_written(weight) for weight in weights]
+    scale = lcm(*[weight.denominator for weight in exact])
+    return [weight.numerator * (scale // weight.denominator) for weight in exact]
+
+
+@lru_cache(maxsize=4096)
+def _as_written(weight: float) -> Fraction:
+    return Fraction(repr(weight))
+
+
+def _point_choice(weights: Sequence[int]) -> WeightedChoice:
+    """Weights that sum to 0: the point is 0, so there is nothing to draw."""
+    parts, point = [0] * len(weights), 0
+    for position, weight in enumerate(weights):
+        if point < weight:
+            parts[position] = 1
+            break
+        point -= weight
+    return WeightedChoice(tuple(parts), 1)
+
+
+def _interval_choice(weights: Sequence[int], total: int) -> WeightedChoice:
+    """The points still to be had are always one interval; a target takes the part of it below its weight."""
+    low, high = min(total, 0), max(total, 0)
+    parts = []
+    for weight in weights:
+        cut = min(max(weight, low), high)
+        parts.append(cut - low)
+        low, high = cut - weight, high - weight
+    return WeightedChoice(tuple(parts), abs(total))

@@ -6,13 +6,19 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
-from policyctl.effect.draw import weighted_choice
 from policyctl.effect.evaluate import evaluate, model_shares
 from policyctl.effect.gateway import NEVER_AN_OUTCOME
-from policyctl.effect.routes import Routes
-from policyctl.effect.tree import TargetPath, Tree, read_tree, tree_if_known
-from policyctl.effect.worst_case import reach
+from policyctl.effect.tree import (
+    NOTHING,
+    DeclaredModels,
+    KnownPolicies,
+    TargetPath,
+    Tree,
+    read_tree,
+    tree_if_known,
+    weighted_choice,
+)
+from policyctl.effect.worst_case import Routes, reach
 from policyctl.errors import NotKnown
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, matches, matching_models, short_names

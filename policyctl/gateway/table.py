@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from policyctl.effect.context import KnownPolicies
-from policyctl.effect.tree import Tree, read_tree
+from policyctl.effect.tree import KnownPolicies, Tree, read_tree
 from policyctl.errors import NotKnown, PolicyctlError, RemoteError
 from policyctl.load.environment import GatewayConnection
 from policyctl.load.urls import http_url_error, is_safe_for_secrets, origin

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from policyctl.effect.context import NOTHING, DeclaredModels
-from policyctl.effect.failures import one_failure
-from policyctl.effect.outages import outages
-from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Leaf, Tree, tree_if_known
-from policyctl.effect.worst_case import Leg, max_calls
+from policyctl.effect.outages import one_failure, outages
+from policyctl.effect.tree import NOTHING, DeclaredModels, Leaf, Tree, tree_if_known
+from policyctl.effect.worst_case import Leg, Routes, max_calls
 from policyctl.errors import NotKnown
 from policyctl.lint.targets import groups
 from policyctl.policy.document import Document

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
-from policyctl.lint.directory import Linter
-from policyctl.lint.settings import idle_in_files, idle_include, variable_warnings
+from policyctl.lint.directory import Linter, idle_in_files, idle_include, variable_warnings
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.discovery import Found, find_config, find_files, load_config
 from policyctl.load.environment import UNSET, Config, Environment, name_environments

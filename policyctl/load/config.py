@@ -34,8 +34,7 @@ from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, Min
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
 from policyctl.policy.names import within
-from policyctl.policy.schema import FileModel
-from policyctl.policy.validation_errors import findings_of
+from policyctl.policy.schema import FileModel, findings_of
 from policyctl.rules import RULES, Chosen, guess_rule, with_prefix
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.effect.context import NOTHING, DeclaredModels
+from policyctl.effect.tree import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, Problem, errors_in
 from policyctl.load.documents import ConsumerDocument, FileResult, ModelDocument, read_contents
 from policyctl.load.environment import Environment, in_environment
@@ -30,7 +30,7 @@ from policyctl.policy.findings import Finding
 from policyctl.policy.virtual_model import VirtualModel
 
 if TYPE_CHECKING:
-    from policyctl.plan.change import Desired
+    from policyctl.plan.plan import Desired
     from policyctl.plan.scenario import Suite
 
 

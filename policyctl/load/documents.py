@@ -9,18 +9,17 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from policyctl.effect.context import USUAL_TYPE, DeclaredModels
+from policyctl.effect.tree import USUAL_TYPE, DeclaredModels
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.load.environment import UNSET, Environment, in_environment
 from policyctl.load.kinds import Kind, RawDocument, has_template, is_template, is_test_file, kind_of
 from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
-from policyctl.plan.uses import FileConsumer, consumers_in
+from policyctl.plan.consumers import FileConsumer, consumers_in
 from policyctl.policy.document import Policy, is_server_key, policy_from_file, references, without_nulls
 from policyctl.policy.findings import Finding
 from policyctl.policy.names import bare_name, canonical_model, canonical_name, short_model
-from policyctl.policy.schema import PolicyBody, PolicyFile
-from policyctl.policy.validation_errors import findings_of, too_big
+from policyctl.policy.schema import PolicyBody, PolicyFile, findings_of, too_big
 from policyctl.policy.virtual_model import VirtualModel, addresses_in
 
 # What a model's file says besides that the model exists, and of which type.

@@ -25,7 +25,7 @@ from policyctl.load.git.revision import PastCommit, Revision, TreeEntry
 from policyctl.load.kinds import is_templated
 from policyctl.load.past import ConfigThen, EnvironmentsThen, EnvironmentThen
 from policyctl.load.source import MAX_BYTES, is_lfs_pointer, source_of
-from policyctl.plan.change import Desired
+from policyctl.plan.plan import Desired
 from policyctl.policy.document import written_text
 
 MOST_COMMITS = 20_000  # that changed the directory

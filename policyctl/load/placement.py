@@ -18,7 +18,7 @@ from policyctl.load.environment import Environment
 from policyctl.load.kinds import is_template
 from policyctl.load.unread import UnreadFiles
 from policyctl.load.write import file_text, unrepresentable_reasons
-from policyctl.plan.change import Desired, equal
+from policyctl.plan.plan import Desired, equal
 from policyctl.plan.references import find_cycle
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references

@@ -18,11 +18,10 @@ from policyctl.load.yaml import read_yaml
 from policyctl.plan.scenario import Amount, Expect, Scenario, Suite, read_amount
 from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.names import canonical_name
-from policyctl.policy.schema import FileModel, Text
-from policyctl.policy.validation_errors import findings_of
+from policyctl.policy.schema import FileModel, Text, findings_of
 
 if TYPE_CHECKING:
-    from policyctl.effect.simulate import Given
+    from policyctl.effect.course import Given
 
 # Tags of the unions, unlike any key of the format.
 _ONE, _ORDER, _PARTS = "<one>", "<order>", "<parts>"
@@ -161,7 +160,7 @@ def scenario_of(file: ScenarioFile) -> Scenario:
     expect = file.expect
     answers: Mapping[str, Given] = file.given
     if file.streamed:
-        from policyctl.effect.simulate import streamed  # few tests are
+        from policyctl.effect.course import streamed  # few tests are
 
         answers = {pattern: streamed(given) for pattern, given in answers.items()}
     return Scenario(

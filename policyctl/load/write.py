@@ -17,17 +17,23 @@ from policyctl.load.kinds import is_template
 from policyctl.load.source import MAX_BYTES
 from policyctl.load.template import MAX_TEMPLATE
 from policyctl.load.yaml import resolve
-from policyctl.plan.change import Desired
-from policyctl.plan.diff import fields_between
-from policyctl.plan.unknown_fields import unknown_model_fields
+from policyctl.plan.diff import fields_between, unknown_model_fields
+from policyctl.plan.plan import Desired
 from policyctl.policy.document import BODY_KEYS, PART_KEYS, TARGET_KEYS, Document
 from policyctl.policy.findings import FieldPath, Finding
 from policyctl.policy.live import Live
-from policyctl.policy.model_secrets import SET, hidden_in, what_is_secret
-from policyctl.policy.model_settings import SECRETS, SETTINGS, is_placeholder, secrets_in, with_snake_case
+from policyctl.policy.model_settings import (
+    SECRETS,
+    SET,
+    SETTINGS,
+    hidden_in,
+    is_placeholder,
+    secrets_in,
+    what_is_secret,
+    with_snake_case,
+)
 from policyctl.policy.names import canonical_name, kind_of
-from policyctl.policy.schema import PolicyFile
-from policyctl.policy.validation_errors import findings_of, too_big
+from policyctl.policy.schema import PolicyFile, findings_of, too_big
 from policyctl.policy.virtual_model import UNNAMED, USUAL_TYPE, LiveModel, VirtualModel, normal_form, settled
 
 _GROUP_ORDER = ("model_name", "weight", "strategy", "retry", "cache", "targets")

@@ -12,9 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import ACTIONS, GOOD, Action, Change, Outcome, Status, normal_of
 from policyctl.plan.diff import FieldChange, contents
-from policyctl.plan.plan import Plan
+from policyctl.plan.plan import ACTIONS, GOOD, Action, Change, Outcome, Plan, Status, normal_of
 from policyctl.plan.settings import Override
 from policyctl.policy.document import digest
 

@@ -14,8 +14,8 @@ from itertools import zip_longest
 from typing import Any, Literal, NamedTuple
 
 from policyctl.plan.audit import AuditEntry
-from policyctl.plan.change import GOOD, Change, normal_of
 from policyctl.plan.diff import FieldChange, fields_between, pair_targets
+from policyctl.plan.plan import GOOD, Change, normal_of
 from policyctl.policy.document import Document, digest, normal_form
 
 Moved = Literal["git", "remote", "both", "unknown"]

@@ -9,12 +9,11 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policyctl.effect.context import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
-from policyctl.plan.diff import differs
+from policyctl.effect.tree import MAX_CHAIN, NOTHING, TOO_LONG, DeclaredModels, KnownPolicies, leads_to_unclear
+from policyctl.plan.diff import differs, uncounted, unknown_fields
 from policyctl.plan.plan import Plan
 from policyctl.plan.references import all_below, leading, mark, marks_of
 from policyctl.plan.settings import PARTIAL
-from policyctl.plan.unknown_fields import uncounted, unknown_fields
 from policyctl.policy.document import Document, normal_form, references
 from policyctl.policy.live import Live, LivePolicy, LiveRows
 from policyctl.policy.memo import Memo, content_key
@@ -23,8 +22,8 @@ from policyctl.policy.names import canonical_name
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
-    from policyctl.plan.change import Change
     from policyctl.plan.diff import FieldChange
+    from policyctl.plan.plan import Change
 
 
 class AffectedPolicy(NamedTuple):

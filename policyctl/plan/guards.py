@@ -14,11 +14,9 @@ from shlex import quote
 from typing import NamedTuple
 
 from policyctl.effect.analysis import Analysis, Effect, analyse
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies
-from policyctl.effect.failures import describe_failures, one_failure
 from policyctl.effect.gateway import Answer, answer_text
-from policyctl.effect.outages import outages, served
-from policyctl.effect.tree import Tree
+from policyctl.effect.outages import describe_failures, one_failure, outages, served
+from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, Tree
 from policyctl.effect.worst_case import Leg
 from policyctl.errors import NotKnown
 from policyctl.plan.effects import AffectedPolicy

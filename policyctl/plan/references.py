@@ -12,13 +12,13 @@ from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from policyctl.effect.context import KnownPolicies
+from policyctl.effect.tree import KnownPolicies
 from policyctl.policy.document import Document, Policy, digest, references
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, model_spelling
 
 if TYPE_CHECKING:
-    from policyctl.plan.change import Change
+    from policyctl.plan.plan import Change
 
 
 def find_cycle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:

@@ -25,10 +25,9 @@ from math import inf
 from typing import NamedTuple
 
 from policyctl.effect.analysis import Cell, Delta, Effect, Reached
-from policyctl.effect.failures import KNOWN
 from policyctl.effect.gateway import Answer
-from policyctl.effect.outages import Together
-from policyctl.plan.change import Action
+from policyctl.effect.outages import KNOWN, Together
+from policyctl.plan.plan import Action
 
 _USUAL = frozenset[Answer]({429, 500, 502, 503, 504, 529, "refused", "hang"})
 _RARER = 0.1  # what failures that are met less often weigh of those that are met more often

@@ -8,10 +8,10 @@ from contextlib import suppress
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.effect.context import NOTHING, DeclaredModels, KnownPolicies, redeclared
+from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, redeclared
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import LiveState, live_state, uses, why_secrets_are_lost
 from policyctl.plan.consumers import FoundConsumers
+from policyctl.plan.diff import UnknownField, unknown_fields
 from policyctl.plan.effects import (
     AffectedPolicy,
     Comparison,
@@ -21,10 +21,9 @@ from policyctl.plan.effects import (
     restorations,
     traffic_of,
 )
-from policyctl.plan.plan import Plan, renames
+from policyctl.plan.plan import LiveState, Plan, live_state, renames, uses, why_secrets_are_lost
 from policyctl.plan.references import led_to
 from policyctl.plan.settings import Settings
-from policyctl.plan.unknown_fields import UnknownField, unknown_fields
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, canonical, canonical_name, counted, kind_of, matches

@@ -9,20 +9,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import Action, Change, Desired, equal
 from policyctl.plan.diff import fields_written
 from policyctl.plan.effects import policies_around
 from policyctl.plan.fleet import DIGESTS
-from policyctl.plan.plan import Counts, Plan, blocked_by_rows, unread_rows
+from policyctl.plan.plan import Action, Change, Counts, Desired, Plan, blocked_by_rows, equal, unread_rows
 from policyctl.plan.references import leads_back, ordered, unknown_targets
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, digest, normal_form, policy_from_file, references
 from policyctl.policy.findings import format_path
 from policyctl.policy.live import LiveRows
-from policyctl.policy.model_secrets import SET
+from policyctl.policy.model_settings import SET
 from policyctl.policy.names import canonical_name
-from policyctl.policy.schema import PolicyFile
-from policyctl.policy.validation_errors import too_big
+from policyctl.policy.schema import PolicyFile, too_big
 from policyctl.policy.virtual_model import normal_form as normal_model
 
 FORMAT = "policyctl/saved-plan"

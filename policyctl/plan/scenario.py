@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, cast
 
-from policyctl.effect.context import NOTHING, DeclaredModels
-from policyctl.effect.tree import UNFIT, Tree, tree_if_known
+from policyctl.effect.tree import NOTHING, UNFIT, DeclaredModels, Tree, tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean
@@ -15,7 +14,7 @@ from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import bare_name, matching_models, model_names_in, short_model
 
 if TYPE_CHECKING:
-    from policyctl.effect.simulate import Given, Observation
+    from policyctl.effect.course import Given, Observation
 
 Relation = Literal["=", ">", ">=", "<", "<="]
 TOLERANCE = 1e-6  # numbers that differ by no more are equal: 0.333333 is a third
@@ -157,7 +156,7 @@ def _patterns(suite: Suite) -> Iterator[tuple[FieldPath, str]]:
 
 
 def _failures(scenario: Scenario, tree: Tree) -> Iterator[Mismatch]:
-    from policyctl.effect.simulate import run_requests  # tests are read more often than they are run
+    from policyctl.effect.course import run_requests  # tests are read more often than they are run
 
     try:
         seen = run_requests(tree, {**dict.fromkeys(tree.unfit, UNFIT), **_answers(scenario.given, tree.models)})

@@ -15,22 +15,25 @@ from pydantic_core import PydanticCustomError
 
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, format_path
-from policyctl.policy.model_secrets import SET, holds_secret, is_secret, what_is_secret, without_secrets
 from policyctl.policy.model_settings import (
     ALIASES,
     ANY_PROVIDER,
     HEADER,
     SECRETS,
+    SET,
     SETTINGS,
     Setting,
+    holds_secret,
     is_placeholder,
     is_reference,
+    is_secret,
     provider_key,
     snake_case,
+    what_is_secret,
+    without_secrets,
 )
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, name_error, virtual_model
-from policyctl.policy.schema import FileModel, Text, Unicode, templated_schema
-from policyctl.policy.validation_errors import findings_of
+from policyctl.policy.schema import FileModel, Text, Unicode, findings_of, templated_schema
 from policyctl.policy.virtual_model import UNNAMED, VirtualModel, is_own_key, model_from_file
 
 _TYPES: dict[str, Any] = {

@@ -18,11 +18,11 @@ from functools import cached_property
 from typing import Any
 
 from policyctl.policy.document import Document, canonical_text, hidden_mark, is_server_key, plain_value, without_nulls
-from policyctl.policy.model_secrets import SET, without_secrets
 from policyctl.policy.model_settings import (
     HALVES,
     PLACEHOLDERS,
     SECRETS,
+    SET,
     comparable,
     has_mask,
     is_masked,
@@ -33,6 +33,7 @@ from policyctl.policy.model_settings import (
     secrets_in,
     unknown_settings,
     with_snake_case,
+    without_secrets,
 )
 from policyctl.policy.names import short_model, virtual_model
 

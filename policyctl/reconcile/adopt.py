@@ -17,10 +17,9 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.placement import Adoption, FileLayout, Placement
 from policyctl.load.source import Source, read_bytes, source_of
 from policyctl.load.write import policy_text, unrepresentable_reasons
-from policyctl.plan.change import normal_of
 from policyctl.plan.diff import fields_between
 from policyctl.plan.drift import Drift, SidesConflict, merged
-from policyctl.plan.plan import make_plan
+from policyctl.plan.plan import make_plan, normal_of
 from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
-from policyctl.plan.change import (
+from policyctl.plan.diff import has_extras
+from policyctl.plan.plan import (
     GOOD,
     Change,
     LiveState,
@@ -26,7 +27,6 @@ from policyctl.plan.change import (
 )
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
-from policyctl.plan.unknown_fields import has_extras
 from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows
 from policyctl.policy.names import Kind

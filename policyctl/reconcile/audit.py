@@ -21,8 +21,7 @@ from policyctl.errors import PolicyctlError, RemoteError, UsageError
 from policyctl.load.atomic import raise_if_led_out
 from policyctl.load.urls import database_url
 from policyctl.plan.audit import MAX_LINE, AuditLine, AuditOrigin, audit_line, entry_line, entry_of
-from policyctl.plan.change import Change, Outcome
-from policyctl.plan.plan import Plan
+from policyctl.plan.plan import Change, Outcome, Plan
 from policyctl.plan.settings import Override
 from policyctl.remote.sqlite import user_name
 from policyctl.remote.table import timestamp

@@ -14,8 +14,8 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.history import History, PastVersion
 from policyctl.load.unread import UnreadFiles
 from policyctl.plan.audit import AuditEntry, fold
-from policyctl.plan.change import Change, Desired, equal, normal_of
 from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, judge, last_applied, last_writes
+from policyctl.plan.plan import Change, Desired, equal, normal_of
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, canonical_text, digest

@@ -12,12 +12,11 @@ from functools import cached_property
 from shlex import quote
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from policyctl.effect.context import KnownPolicies
+from policyctl.effect.tree import KnownPolicies
 from policyctl.errors import InvalidInput, PolicyctlError, RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
-from policyctl.plan.change import ModelTest, Outcome
-from policyctl.plan.plan import Plan
+from policyctl.plan.plan import ModelTest, Outcome, Plan
 from policyctl.plan.references import only_declared, remote_spelling, unknown_targets
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Policy

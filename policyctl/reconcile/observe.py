@@ -14,8 +14,7 @@ from policyctl.errors import Incomplete, PolicyctlError, RemoteError
 from policyctl.load.directory import Loaded
 from policyctl.load.documents import ConsumerDocument
 from policyctl.load.urls import GIT
-from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, phrase
-from policyctl.plan.uses import path_of
+from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, path_of, phrase
 from policyctl.policy.document import Document
 from policyctl.policy.findings import Finding
 from policyctl.policy.live import Live, LivePolicy, LiveRows, observe_rows

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from policyctl.effect.context import NOTHING, DeclaredModels
+from policyctl.effect.tree import NOTHING, DeclaredModels
 from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import Environment
 from policyctl.load.unread import ExpectedFile, UnreadFiles
-from policyctl.plan.change import Change, Desired, LiveState, drifted_fields, is_as_written, live_state
-from policyctl.plan.plan import Counts, Plan, Selection, make_plan
+from policyctl.plan.plan import (
+    Change,
+    Counts,
+    Desired,
+    LiveState,
+    Plan,
+    Selection,
+    drifted_fields,
+    is_as_written,
+    live_state,
+    make_plan,
+)
 from policyctl.plan.references import leads_back
 from policyctl.plan.safety import Review, by_traffic, review
 from policyctl.plan.settings import Settings

@@ -13,9 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from policyctl.errors import RemoteError
-from policyctl.plan.change import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
-from policyctl.plan.diff import fields_between
-from policyctl.plan.unknown_fields import lost_extras
+from policyctl.plan.diff import fields_between, lost_extras
+from policyctl.plan.plan import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
 from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.reconcile.observe import CONTRADICTS

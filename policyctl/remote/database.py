@@ -22,7 +22,7 @@ from typing import Literal
 from policyctl.errors import RemoteError
 from policyctl.load.atomic import STATE_FOLDER, make_state_folder
 from policyctl.load.git import repository_top
-from policyctl.policy.model_secrets import masked
+from policyctl.policy.model_settings import masked
 from policyctl.remote.table import UNIQUE_KINDS, Columns, QuotaReached, taken
 
 APPLICATION_ID = 0x706C6379  # "plcy" in the file's header: this is a policyctl database and nothing else

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from policyctl.effect.context import NOTHING, DeclaredModels
+from policyctl.effect.tree import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
 from policyctl.load.base_config import BaseConfig, config_at
 from policyctl.load.directory import Files
@@ -28,8 +28,8 @@ from policyctl.load.kinds import is_templated, is_test_file
 from policyctl.load.past import files_at
 from policyctl.load.referred import CHANGES, access_at, access_now, moves
 from policyctl.load.urls import GIT, is_postgres
-from policyctl.plan.change import Desired
 from policyctl.plan.diff import FieldChange
+from policyctl.plan.plan import Desired
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import which_of

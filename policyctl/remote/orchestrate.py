@@ -16,8 +16,7 @@ from policyctl.load.urls import API, is_local, origin
 from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
-from policyctl.policy.model_secrets import secret_texts
-from policyctl.policy.model_settings import is_placeholder, unknown_settings
+from policyctl.policy.model_settings import is_placeholder, secret_texts, unknown_settings
 from policyctl.policy.names import KINDS, Kind, both_spellings, canonical_name, kind_of, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.http import Request, Response, host_of

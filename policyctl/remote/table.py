@@ -15,10 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
-from policyctl.plan.consumers import Sources
-from policyctl.plan.uses import ConsumerKind
+from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document, is_server_key
-from policyctl.policy.model_secrets import masked, without_unset_masks
+from policyctl.policy.model_settings import masked, without_unset_masks
 from policyctl.policy.names import short_model
 from policyctl.policy.virtual_model import VirtualModelRow
 

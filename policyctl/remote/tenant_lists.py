@@ -18,8 +18,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import RemoteError
-from policyctl.plan.consumers import Sources
-from policyctl.plan.uses import ConsumerKind
+from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document
 from policyctl.policy.virtual_model import UNNAMED
 

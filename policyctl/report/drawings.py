@@ -9,9 +9,8 @@ from typing import Any, Literal, NamedTuple
 from unicodedata import east_asian_width
 
 from policyctl.effect.evaluate import healthy, visit
-from policyctl.effect.failures import describe_failures
 from policyctl.effect.gateway import BASIS
-from policyctl.effect.outages import Outages, Row, merged, outages, served, told_apart
+from policyctl.effect.outages import Outages, Row, describe_failures, merged, outages, served, told_apart
 from policyctl.effect.tree import TargetPath, Tree, tree_if_known
 from policyctl.errors import NotKnown
 from policyctl.policy.document import Document

@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from policyctl.effect.analysis import Analysis, Cell, Delta, Effect, Reached
+from policyctl.effect.course import Simulation
 from policyctl.effect.evaluate import Cost, Evaluation, rounded
-from policyctl.effect.failures import FailureClass, ranges_of
 from policyctl.effect.gateway import ASSUMED, PROFILE, Answer, answer_value
-from policyctl.effect.outages import Outages, Row, Together, served
-from policyctl.effect.simulate import Simulation
+from policyctl.effect.outages import FailureClass, Outages, Row, Together, ranges_of, served
 from policyctl.effect.tree import Tree, Unfit, unfit_models
 from policyctl.effect.usage import Dead, Names, Use
 from policyctl.effect.worst_case import Bound
-from policyctl.plan.unknown_fields import UnknownField
+from policyctl.plan.diff import UnknownField
 from policyctl.policy.names import short_names
 from policyctl.report.format import json_text
 

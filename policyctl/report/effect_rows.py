@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from policyctl.effect.analysis import Cell, Delta, Effect
-from policyctl.effect.context import NOTHING, DeclaredModels
 from policyctl.effect.equivalence import Kind
-from policyctl.effect.failures import FailureClass, describe_failures
 from policyctl.effect.gateway import Answer
-from policyctl.effect.outages import Outages, Row, Together, outages, served
-from policyctl.effect.tree import Unfit, tree_if_known, unfit_models
+from policyctl.effect.outages import FailureClass, Outages, Row, Together, describe_failures, outages, served
+from policyctl.effect.tree import NOTHING, DeclaredModels, Unfit, tree_if_known, unfit_models
 from policyctl.errors import NotKnown
 from policyctl.plan.risk import weight_of
 from policyctl.policy.document import Document

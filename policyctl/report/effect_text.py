@@ -11,7 +11,7 @@ from policyctl.effect.gateway import ASSUMED, answer_text
 from policyctl.effect.tree import Tree, Unfit, unfit_models
 from policyctl.effect.usage import Names, Use
 from policyctl.effect.worst_case import Bound
-from policyctl.plan.unknown_fields import unknown_field_notes
+from policyctl.plan.diff import unknown_field_notes
 from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, short_names
 from policyctl.report.effect_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from policyctl.effect.calibration import Calibration, Estimate
+from policyctl.effect.evaluate import Calibration, Estimate
 from policyctl.effect.gateway import ASSUMED
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.policy.document import Document, digest

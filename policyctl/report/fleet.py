@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from policyctl.plan.approval import of_several
-from policyctl.plan.change import ACTIONS, Action
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
-from policyctl.plan.plan import Counts
+from policyctl.plan.plan import ACTIONS, Action, Counts
 from policyctl.plan.safety import Review
 from policyctl.policy.document import digest
 from policyctl.report.environments import NONE_AFFECTED

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from policyctl.ci.comments import why_none_approved
-from policyctl.plan.change import ACTIONS
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
+from policyctl.plan.plan import ACTIONS
 from policyctl.plan.safety import Review
 from policyctl.policy.findings import listed
 from policyctl.report.environments import NONE_AFFECTED

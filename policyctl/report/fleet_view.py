@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from policyctl.plan.change import Change
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
+from policyctl.plan.plan import Change
 from policyctl.plan.safety import Review
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import listed

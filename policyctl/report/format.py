@@ -12,8 +12,7 @@ from policyctl.errors import Severity
 from policyctl.plan.diff import ORDER, ordinal_name
 from policyctl.policy.document import Document
 from policyctl.policy.memo import late_pattern
-from policyctl.policy.model_secrets import SET
-from policyctl.policy.model_settings import SECRETS, is_placeholder
+from policyctl.policy.model_settings import SECRETS, SET, is_placeholder
 from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
 from policyctl.policy.virtual_model import written_form
 

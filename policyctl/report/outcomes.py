@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from policyctl.plan.audit import AuditEntry, AuditOrigin, fold, gaps
-from policyctl.plan.change import GOOD, Action, ModelTest, Outcome
-from policyctl.plan.plan import Plan
+from policyctl.plan.plan import GOOD, Action, ModelTest, Outcome, Plan
 from policyctl.policy.names import Kind, counted
 from policyctl.report.format import Style, count, cut, escape, json_text, position_name
 from policyctl.report.plan_text import SYMBOLS, field_lines, sides

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import unified_diff
 
 from policyctl.load.write import normal_text
-from policyctl.plan.change import Change, normal_of
+from policyctl.plan.plan import Change, normal_of
 from policyctl.policy.document import Document
 from policyctl.report.format import Style, escape, json_text
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from policyctl.effect.analysis import Effect
-from policyctl.plan.change import Action, Change
 from policyctl.plan.diff import FieldChange, contents, origins
+from policyctl.plan.plan import Action, Change
 from policyctl.plan.risk import Risk, Tier, loses, worst_of
 from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.names import bare_name, canonical_model, kind_of

@@ -7,13 +7,12 @@ from typing import Any
 
 from policyctl.effect.analysis import Effect
 from policyctl.effect.gateway import PROFILE
-from policyctl.plan.change import Action, Change
 from policyctl.plan.consumers import ConsumerUse
-from policyctl.plan.diff import FieldChange
+from policyctl.plan.diff import FieldChange, unknown_field_notes
 from policyctl.plan.drift import Drift
 from policyctl.plan.effects import AffectedPolicy
+from policyctl.plan.plan import Action, Change
 from policyctl.plan.safety import Review
-from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.report.effect_json import effect_data, extras_data
 from policyctl.report.format import json_text
 from policyctl.report.headline import affected_first, describe_risk, losses_by, plan_summary

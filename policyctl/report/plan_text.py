@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from policyctl.plan.change import Action, Change
 from policyctl.plan.diff import FieldChange
-from policyctl.plan.plan import Plan
+from policyctl.plan.plan import Action, Change, Plan
 from policyctl.plan.safety import Review
 from policyctl.report.format import Style, cut, describe_texts, describe_value, escape, field_values, position_name
 from policyctl.report.plan_view import (

@@ -7,13 +7,11 @@ from typing import NamedTuple
 
 from policyctl.effect.gateway import ASSUMED
 from policyctl.errors import NotKnown
-from policyctl.plan.change import Action, Change
 from policyctl.plan.consumers import phrase
-from policyctl.plan.diff import FieldChange
-from policyctl.plan.plan import BlockedChange, Plan
+from policyctl.plan.diff import FieldChange, unknown_field_notes
+from policyctl.plan.plan import Action, BlockedChange, Change, Plan
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
-from policyctl.plan.unknown_fields import unknown_field_notes
 from policyctl.policy.document import Document, references
 from policyctl.policy.names import counted
 from policyctl.report.format import escape, position_name

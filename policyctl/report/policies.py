@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from policyctl.load.placement import Pull
 from policyctl.load.write import file_text, kept_by_updates, unrepresentable_reasons, what_files_lack
 from policyctl.plan.consumers import ConsumerUse
+from policyctl.plan.diff import unknown_field_notes, unknown_fields, unknown_model_fields
 from policyctl.plan.plan import Plan
-from policyctl.plan.unknown_fields import unknown_field_notes, unknown_fields, unknown_model_fields
 from policyctl.policy.document import normal_form
 from policyctl.policy.findings import listed
 from policyctl.policy.live import Live, LivePolicy, LiveRows
-from policyctl.policy.model_secrets import SET, shown_free
+from policyctl.policy.model_settings import SET, shown_free
 from policyctl.policy.names import PLURALS, Kind, kind_of
 from policyctl.policy.virtual_model import LiveModel
 from policyctl.report.format import Style, count, describe_value, escape, json_text, position_name, value

@@ -10,9 +10,9 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from policyctl.load.windows import WatchSettings, writing_at
-from policyctl.plan.change import Change, normal_of
 from policyctl.plan.drift import MOVED, Moved
 from policyctl.plan.fleet import EnvironmentResult
+from policyctl.plan.plan import Change, normal_of
 from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.findings import listed
 from policyctl.watch.status import State

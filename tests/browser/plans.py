@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from policyctl.effect.context import DeclaredModels
+from policyctl.effect.tree import DeclaredModels
 from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, policy_from_file

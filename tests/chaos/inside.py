@@ -15,8 +15,7 @@ from pathlib import Path
 
 from policyctl.errors import RemoteError
 from policyctl.load.settings_file import AuthFile
-from policyctl.plan.change import GOOD, Outcome
-from policyctl.plan.plan import Plan, make_plan
+from policyctl.plan.plan import GOOD, Outcome, Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe

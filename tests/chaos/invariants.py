@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from policyctl.plan.change import GOOD, Status
+from policyctl.plan.plan import GOOD, Status
 from policyctl.policy.document import canonical_text, normal_form
 from tests.chaos.world import World
 

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from policyctl.errors import RemoteError
-from policyctl.plan.change import GOOD, Desired, Outcome
-from policyctl.plan.plan import Plan, make_plan
+from policyctl.plan.plan import GOOD, Desired, Outcome, Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
 from policyctl.policy.model_schema import read_model

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from policyctl.plan.change import GOOD
+from policyctl.plan.plan import GOOD
 from tests.chaos.directory import Directory, Ran
 from tests.chaos.faults import REAL, Chaos, Fault, Play
 from tests.chaos.figures import Figures

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from policyctl.errors import RemoteError
-from policyctl.plan.change import GOOD, Outcome
-from policyctl.plan.plan import Plan, make_plan
+from policyctl.plan.plan import GOOD, Outcome, Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import canonical_text, is_server_key, normal_form
 from policyctl.policy.live import named_rows

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.plan.change import GOOD
+from policyctl.plan.plan import GOOD
 from tests.chaos.directory import Directory, Ran
 from tests.chaos.faults import REAL, Chaos, Play
 from tests.chaos.messages import Request

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from policyctl.plan.change import Status
+from policyctl.plan.plan import Status
 from policyctl.remote.sqlite import SqliteRemote
 from tests.chaos.figures import BROKEN, Figures
 from tests.chaos.invariants import Told, Violation, leaks, violations

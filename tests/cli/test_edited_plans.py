@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.plan.change import Change, add, remove, update
+from policyctl.plan.plan import Change, add, remove, update
 from policyctl.plan.references import ordered
 from policyctl.plan.saved_plan import read_plan, write_plan
 from policyctl.plan.settings import Override

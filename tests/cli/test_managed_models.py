@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from policyctl.plan.change import remove
 from policyctl.plan.diff import fields_between
+from policyctl.plan.plan import remove
 from policyctl.plan.references import ordered
 from policyctl.plan.saved_plan import read_plan, write_plan
 from policyctl.policy.virtual_model import LiveModel

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from policyctl.load.environment import Environment
-from policyctl.plan.change import GOOD, Desired
-from policyctl.plan.plan import Selection
+from policyctl.plan.plan import GOOD, Desired, Selection
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.plan import plan_directory

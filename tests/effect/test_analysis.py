@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from policyctl.effect.analysis import Cell, Delta, Effect, Reached, analyse, compare
-from policyctl.effect.context import DeclaredModels
-from policyctl.effect.failures import FAILURES, describe_failures
 from policyctl.effect.gateway import MAX_DEPTH
-from policyctl.effect.tree import read_tree
+from policyctl.effect.outages import FAILURES, describe_failures
+from policyctl.effect.tree import DeclaredModels, read_tree
 from policyctl.errors import PolicyctlError
 from policyctl.policy.document import normal_form
 from policyctl.policy.schema import MAX_TARGETS

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 
 from policyctl.effect.analysis import analyse, compare
-from policyctl.effect.context import DeclaredModels
+from policyctl.effect.course import simulate
 from policyctl.effect.equivalence import kind_of
 from policyctl.effect.evaluate import costs, evaluate
-from policyctl.effect.simulate import simulate
-from policyctl.effect.tree import read_tree
+from policyctl.effect.tree import DeclaredModels, read_tree
 from policyctl.effect.usage import dead_configuration
 from policyctl.errors import NotKnown
 from tests import strategies

@@ -9,9 +9,9 @@ from typing import Any
 import jsonschema
 import pytest
 
-from policyctl.effect.calibration import RecordedRequest, calibrate, read_record
+from policyctl.effect.course import simulate
+from policyctl.effect.evaluate import RecordedRequest, calibrate, read_record
 from policyctl.effect.gateway import Answer
-from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project

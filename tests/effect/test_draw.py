@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from policyctl.effect.draw import weighted_choice
+from policyctl.effect.tree import weighted_choice
 
 
 def _drawn(weights: Sequence[float], point: float) -> int | None:

@@ -12,13 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.effect.analysis import compare
-from policyctl.effect.context import DeclaredModels
 from policyctl.effect.equivalence import Always, Drawn, First, Form, Kind, ModelCall, canonical_form, kind_of
 from policyctl.effect.evaluate import costs, evaluate
 from policyctl.effect.gateway import RetryAfter
-from policyctl.effect.routes import Routes
-from policyctl.effect.tree import Tree, read_tree
-from policyctl.effect.worst_case import max_calls, max_waits
+from policyctl.effect.tree import DeclaredModels, Tree, read_tree
+from policyctl.effect.worst_case import Routes, max_calls, max_waits
 from policyctl.policy.document import normal_form
 from tests.effect.policies import TIMEOUTS, answers, bodies, body_of, distorted_bodies, document
 from tests.examples import examples

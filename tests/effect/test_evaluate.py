@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from policyctl.effect.course import simulate
 from policyctl.effect.evaluate import Cost, costs, evaluate
 from policyctl.effect.gateway import Answers
-from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
 from tests.effect.policies import MODELS, answers, bodies, document, scripts, small_bodies
 from tests.effect.simulation import Request, Simulation, at_random, chosen, every_request, scripted

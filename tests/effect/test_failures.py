@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.effect.failures import FAILURES, describe_failures, ranges_of
 from policyctl.effect.gateway import Answer, answer_value
+from policyctl.effect.outages import FAILURES, describe_failures, ranges_of
 
 FIVES: frozenset[Answer] = frozenset(range(500, 600))
 SAID: list[tuple[frozenset[Answer], str]] = [

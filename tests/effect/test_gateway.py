@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from policyctl.effect.course import Simulation, simulate
 from policyctl.effect.gateway import FAILURES, MAX_REPEATS, Answer, RetryAfter, answer_text, answer_value, read_answer
-from policyctl.effect.simulate import Simulation, simulate
 from policyctl.effect.tree import read_tree
 from tests.effect.rules import FALLS, NOT_WHOLE, RETRY, WAITS, fallback, single
 

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.effect.evaluate import evaluate, model_shares, provider_shares
-from policyctl.effect.failures import FAILURES, one_failure
 from policyctl.effect.gateway import Answer
-from policyctl.effect.outages import Outages, outages, served
+from policyctl.effect.outages import FAILURES, Outages, one_failure, outages, served
 from policyctl.effect.tree import Tree, read_tree
 from policyctl.policy.names import provider_of
 from tests import strategies

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from policyctl.effect.course import simulate
 from policyctl.effect.evaluate import evaluate
-from policyctl.effect.simulate import simulate
 from policyctl.effect.tree import read_tree
 from tests.effect.recorded import BACKOFF, CASES, SHARES
 

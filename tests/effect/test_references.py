@@ -7,13 +7,11 @@ from itertools import pairwise
 import pytest
 
 from policyctl.effect.analysis import Effect, analyse, compare
-from policyctl.effect.context import MAX_CHAIN, NOT_HERE, DeclaredModels, KnownPolicies
+from policyctl.effect.course import simulate
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.outages import outages
-from policyctl.effect.routes import Routes
-from policyctl.effect.simulate import simulate
-from policyctl.effect.tree import read_tree
-from policyctl.effect.worst_case import max_waits
+from policyctl.effect.tree import MAX_CHAIN, NOT_HERE, DeclaredModels, KnownPolicies, read_tree
+from policyctl.effect.worst_case import Routes, max_waits
 from policyctl.errors import NotKnown
 from policyctl.policy.document import Document
 from policyctl.policy.schema import MAX_TARGETS

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.routes import Routes
 from policyctl.effect.tree import read_tree
 from policyctl.effect.usage import dead_configuration
-from policyctl.effect.worst_case import reach
+from policyctl.effect.worst_case import Routes, reach
 from policyctl.policy.names import short_names
 from tests.effect.policies import bodies, body_of, document, small_bodies
 from tests.effect.simulation import every_request

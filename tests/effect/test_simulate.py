@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.simulate import MAX_WALKS, Given, Observation, every_simulation, run_requests, streamed
+from policyctl.effect.course import MAX_WALKS, Given, Observation, every_simulation, run_requests, streamed
 from policyctl.effect.tree import read_tree
 from policyctl.errors import PolicyctlError
 from tests.effect.policies import MODELS, constant_answers, document, scripts, small_bodies

@@ -9,13 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.effect.analysis import analyse, compare
-from policyctl.effect.context import DeclaredModels
+from policyctl.effect.course import simulate
 from policyctl.effect.equivalence import kind_of
 from policyctl.effect.evaluate import evaluate, model_shares
-from policyctl.effect.failures import FAILURES
-from policyctl.effect.outages import outages
-from policyctl.effect.simulate import simulate
-from policyctl.effect.tree import Unfit, read_tree
+from policyctl.effect.outages import FAILURES, outages
+from policyctl.effect.tree import DeclaredModels, Unfit, read_tree
 from policyctl.policy.document import normal_form
 from tests.effect.policies import MODELS, answers, bodies, document
 from tests.examples import examples

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import given, settings
 
-from policyctl.effect.context import DeclaredModels, KnownPolicies
 from policyctl.effect.evaluate import evaluate
 from policyctl.effect.gateway import MAX_DEPTH
-from policyctl.effect.tree import read_tree
+from policyctl.effect.tree import DeclaredModels, KnownPolicies, read_tree
 from policyctl.effect.usage import Names, Use, Uses, names_in
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.names import canonical_model

@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyctl.effect.course import Simulation, simulate
 from policyctl.effect.gateway import ENDED, RetryAfter, waits_of
-from policyctl.effect.routes import Routes
-from policyctl.effect.simulate import Simulation, simulate
 from policyctl.effect.tree import Balance, Fallback, Fixed, Leaf, Node, TargetPath, read_tree
-from policyctl.effect.worst_case import Bound, Leg, max_calls, max_failover, max_latency, max_waits
+from policyctl.effect.worst_case import Bound, Leg, Routes, max_calls, max_failover, max_latency, max_waits
 from tests.effect.policies import MODELS, TIMEOUTS, bodies, body_of, document, scripts
 from tests.examples import examples
 

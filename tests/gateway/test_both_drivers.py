@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.simulate import Simulation, simulate
+from policyctl.effect.course import Simulation, simulate
 from policyctl.effect.tree import read_tree
 from policyctl.gateway import pool, relay
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream

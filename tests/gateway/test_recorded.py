@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.effect.simulate import simulate
+from policyctl.effect.course import simulate
 from policyctl.effect.tree import read_tree
 from tests.effect.recorded import BACKOFF, CASES, SHARES
 from tests.gateway.live import EVENTS, Running, answer_of, chunk, event, sends

@@ -14,7 +14,7 @@ from policyctl.load.source import Source
 from policyctl.load.style import styled
 from policyctl.load.write import model_text, unrepresentable_reasons, what_files_lack
 from policyctl.load.yaml import read_yaml
-from policyctl.plan.change import equal
+from policyctl.plan.plan import equal
 from policyctl.policy.document import Document
 from policyctl.policy.live import read_row
 from policyctl.policy.virtual_model import LiveModel, VirtualModel, VirtualModelRow

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.effect.context import KnownPolicies
 from policyctl.effect.evaluate import Evaluation, evaluate
 from policyctl.effect.gateway import Answer
-from policyctl.effect.tree import read_tree
+from policyctl.effect.tree import KnownPolicies, read_tree
 from policyctl.plan.safety import review
 from policyctl.plan.settings import Settings
 from policyctl.policy.live import observe_rows

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from policyctl.plan.unknown_fields import keep_unknown_fields
+from policyctl.plan.diff import keep_unknown_fields
 from policyctl.policy.document import canonical_text, normal_form, policy_from_file
 from policyctl.policy.live import read_row
 from tests.strategies import documents, loose_documents

@@ -8,11 +8,15 @@ import pytest
 
 from policyctl.plan.consumers import (
     Consumer,
+    ConsumerKind,
     Consumers,
     Sources,
+    agent_uses,
     consumers_of,
+    control_uses,
+    flow_uses,
+    knowledge_base_uses,
 )
-from policyctl.plan.uses import ConsumerKind, agent_uses, control_uses, flow_uses, knowledge_base_uses
 
 GPT, ANYGEM = "virtual-model/openai/gpt-4o", "virtual-policy/anygem"
 PLACES: dict[str, tuple[Any, dict[str, Any], list[str]]] = {

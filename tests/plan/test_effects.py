@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from policyctl.effect.analysis import Effect
-from policyctl.effect.context import MAX_CHAIN
+from policyctl.effect.tree import MAX_CHAIN
 from policyctl.plan.effects import AffectedPolicy, Comparison, policies_around
 from policyctl.plan.plan import Selection
 from policyctl.plan.safety import Review, review

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from policyctl.effect.analysis import Effect
-from policyctl.plan.change import Change
 from policyctl.plan.diff import fields_written
 from policyctl.plan.effects import _of_model
+from policyctl.plan.plan import Change
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Limits, Settings
 from policyctl.policy.model_settings import DESTINATIONS, SETTINGS

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.plan.change import Change, LiveState, Outcome, Schedule, drifted_fields, live_state
+from policyctl.plan.plan import Change, LiveState, Outcome, Schedule, drifted_fields, live_state
 from policyctl.policy.live import LivePolicy
 from tests.builders import live, plan, policy, row
 

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.errors import Refused
-from policyctl.plan.change import add
-from policyctl.plan.plan import Counts, Selection
+from policyctl.plan.plan import Counts, Selection, add
 from policyctl.plan.references import before_each, find_cycle, ordered
 from policyctl.plan.settings import Settings
 from policyctl.policy.live import observe_rows

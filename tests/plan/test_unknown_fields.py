@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 
-from policyctl.plan.unknown_fields import UnknownField, keep_unknown_fields, unknown_field_notes, unknown_fields
+from policyctl.plan.diff import UnknownField, keep_unknown_fields, unknown_field_notes, unknown_fields
 from policyctl.policy.document import canonical_text, normal_form, policy_from_file
 from tests.builders import body, policy
 from tests.strategies import documents, loose_documents

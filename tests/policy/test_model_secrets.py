@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_secrets import (
+from policyctl.policy.model_settings import (
+    SECRETS,
     hidden_in,
     holds_secret,
     is_secret_key,
     masked,
+    provider_key,
     secret_texts,
     shown_free,
+    with_camel_case,
+    with_snake_case,
     without_secrets,
     without_unset_masks,
 )
-from policyctl.policy.model_settings import SECRETS, provider_key, with_camel_case, with_snake_case
 
 SPELLINGS = {
     "api_key": "api_key",

@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.change import document_to_write, equal, update
 from policyctl.plan.diff import FieldChange, contents
+from policyctl.plan.plan import document_to_write, equal, update
 from policyctl.policy.document import Document, without_nulls
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_secrets import SET
-from policyctl.policy.model_settings import ALIASES, SECRETS, SETTINGS, is_masked, snake_case
+from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, is_masked, snake_case
 from policyctl.policy.virtual_model import VirtualModel, addresses_in, masked_extras, normal_form
 from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from policyctl.plan.change import Desired
+from policyctl.plan.plan import Desired
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.model_schema import read_model
 from policyctl.policy.model_settings import ALIASES, SECRETS, SETTINGS, alias_of

@@ -12,8 +12,7 @@ import pytest
 
 from policyctl.errors import PolicyctlError, Refused, StalePlan, UsageError
 from policyctl.load.environment import Environment
-from policyctl.plan.change import Outcome
-from policyctl.plan.plan import Selection
+from policyctl.plan.plan import Outcome, Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override, Settings
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan

@@ -8,8 +8,7 @@ import pytest
 
 from policyctl.errors import RemoteError
 from policyctl.load.environment import Environment
-from policyctl.plan.change import Desired
-from policyctl.plan.plan import Selection
+from policyctl.plan.plan import Desired, Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document

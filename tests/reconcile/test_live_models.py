@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.environment import Environment
-from policyctl.plan.change import GOOD, Desired, Outcome
-from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.plan import GOOD, Desired, Outcome, Plan, Selection
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import canonical_text

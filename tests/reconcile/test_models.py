@@ -10,8 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.plan.change import Desired, Outcome
-from policyctl.plan.plan import Plan, make_plan
+from policyctl.plan.plan import Desired, Outcome, Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.live import LiveRows

@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.environment import Environment
-from policyctl.plan.change import GOOD, Outcome
-from policyctl.plan.plan import Plan, Selection
+from policyctl.plan.plan import GOOD, Outcome, Plan, Selection
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
 from policyctl.policy.live import observe_rows

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from policyctl.plan.change import Change, Outcome
-from policyctl.plan.plan import make_plan
+from policyctl.plan.plan import Change, Outcome, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
 from policyctl.policy.live import observe_rows

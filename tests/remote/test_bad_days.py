@@ -8,7 +8,7 @@ from typing import Any, Literal
 import pytest
 
 from policyctl.load.settings_file import AuthFile
-from policyctl.plan.change import GOOD, Outcome
+from policyctl.plan.plan import GOOD, Outcome
 from policyctl.reconcile.verify import verify
 from tests.remote.apply_helpers import carry_out, changes_for
 from tests.remote.fake_server import Reply, Seen, Silence, closed_port, standing_in

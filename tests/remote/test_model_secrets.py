@@ -8,7 +8,7 @@ import traceback
 import pytest
 
 from policyctl.errors import RemoteError
-from policyctl.plan.change import document_to_write, update
+from policyctl.plan.plan import document_to_write, update
 from policyctl.policy.live import read_row
 from policyctl.policy.model_settings import comparable
 from policyctl.policy.virtual_model import LiveModel

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.plan.change import Change, Outcome
+from policyctl.plan.plan import Change, Outcome
 from policyctl.reconcile.apply import BATCH, apply_changes
 from policyctl.reconcile.verify import WAITS, verify
 from tests.remote.apply_helpers import carry_out, changes_for

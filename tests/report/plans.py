@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from policyctl.plan.change import Desired
 from policyctl.plan.consumers import FoundConsumers, Sources, consumers_of
 from policyctl.plan.diff import FieldChange
+from policyctl.plan.plan import Desired
 from policyctl.plan.safety import BranchChecks, Review, review
 from policyctl.plan.settings import Guards, Limits, Override, Settings
 from policyctl.policy.document import policy_from_file

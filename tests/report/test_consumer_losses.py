@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from policyctl.effect.analysis import Effect
-from policyctl.plan.change import Desired
 from policyctl.plan.consumers import Consumer, ConsumerUse, FoundConsumers
+from policyctl.plan.plan import Desired
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Settings
 from policyctl.report.headline import affected_first, losses_by, losses_text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policyctl.plan.change import Desired
+from policyctl.plan.plan import Desired
 from policyctl.plan.risk import Tier, worst_of
 from policyctl.plan.settings import Settings
 from policyctl.report.format import Style

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from policyctl.plan.change import Change
 from policyctl.plan.diff import FieldChange, fields_between
+from policyctl.plan.plan import Change
 from policyctl.policy.document import Document, canonical_text, normal_form
 from policyctl.report.plan_items import Item, opened
 

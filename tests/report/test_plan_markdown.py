@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from policyctl.ci.comments import comment_text
 from policyctl.cli.plan import render_plan
-from policyctl.effect.context import DeclaredModels
+from policyctl.effect.tree import DeclaredModels
 from policyctl.errors import Mark, Problem
 from policyctl.plan.consumers import Consumer, ConsumerUse, FoundConsumers
 from policyctl.plan.diff import FieldChange

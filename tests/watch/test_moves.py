@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from policyctl.plan.change import Action, Change
 from policyctl.plan.drift import Moved
+from policyctl.plan.plan import Action, Change
 from policyctl.policy.document import Document, canonical_text, normal_form
 from policyctl.watch.decide import SyncedPolicies
 
