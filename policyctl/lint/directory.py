@@ -278,9 +278,7 @@ class Linter:
             on_policy()
         documents = {policy.name: policy.document for policy in loaded.policies} if together and self._deep else {}
         for policy in together if documents else ():
-            from policyctl.lint.deep import check as check_deep
-
-            found = check_deep(policy.document, documents, self.codes, loaded.declared)
+            found = targets.check_deep(policy.document, documents, self.codes, loaded.declared)
             yield from (self._files.mark_of(policy, complaint) for complaint in found)
 
     def _virtual_models(self, loaded: Loaded) -> Iterator[Problem]:
@@ -331,9 +329,7 @@ def findings(document: Document, codes: Collection[str], *, deep: bool = False) 
     """What the rules with these codes find in one policy by itself; `deep` asks the effect engine too."""
     yield from lint(document, codes)
     if deep:
-        from policyctl.lint.deep import check  # imports the effect engine
-
-        yield from check(document, {}, codes)
+        yield from targets.check_deep(document, {}, codes)
 
 
 def lint(document: Document, codes: Collection[str] = DEFAULT_CODES) -> Iterator[Finding]:

@@ -1,22 +1,28 @@
-"""P40x to P44x: the groups of a policy, collected once for all rules, and what each rule finds in one of them.
+"""The lint rules on one policy: P40x to P44x on its groups, and P50x on what the effect engine finds out about it.
 
-How many targets a group has, their weights and their names; status codes and retries that do nothing, or not what they seem
-to.
+The groups are collected once for all rules: how many targets a group has, their weights and their names; status codes and
+retries that do nothing, or not what they seem to. The rules with the effect engine take longer than the others and are asked
+for; only then is the engine imported.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.effect.gateway import NEVER_AN_OUTCOME
+from policyctl.effect.tree import NOTHING, DeclaredModels, Leaf, Tree, tree_if_known
+from policyctl.errors import NotKnown
 from policyctl.policy.document import Document
 from policyctl.policy.findings import FieldPath, Finding, format_path
 from policyctl.policy.memo import late_pattern
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, provider_of
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, provider_of, short_model
 from policyctl.rules import finding
+
+if TYPE_CHECKING:
+    from policyctl.effect.worst_case import Leg
 
 
 class Group(NamedTuple):
@@ -324,3 +330,107 @@ def _policies(target: dict[str, Any]) -> Iterator[str]:
 def _inherits(target: dict[str, Any]) -> bool:
     """Whether a retry around this target holds for it, or for a target in it that can be called."""
     return "targets" not in target or ("retry" not in target and any(map(_inherits, live_targets(target))))
+
+
+_MAX_CALLS = 12  # of one request
+_DOWN = (500, 503)
+
+
+def check_deep(
+    document: Document, policies: Mapping[str, Document], codes: Collection[str], declared: DeclaredModels = NOTHING
+) -> Iterator[Finding]:
+    """Every finding of the deep rules with these codes in one policy; targets may be `policies` (by canonical name)."""
+    try:
+        tree = tree_if_known(document, policies, declared)
+    except NotKnown:  # by way of other policies
+        return
+    if "P502" in codes:
+        yield from _many_calls(tree)
+    if tree.unfollowed:  # it is not known what such a policy serves
+        return
+    if "P501" in codes:
+        yield from _timeouts(document, policies, declared, tree)
+    if "P503" in codes:
+        yield from _single_points(tree)
+
+
+def _timeouts(document: Document, policies: Mapping[str, Document], declared: DeclaredModels, tree: Tree) -> Iterator[Finding]:
+    """Lists without 408 whose policy would serve more requests with it, while a model times out."""
+    from policyctl.effect.outages import one_failure, outages  # imports the effect engine
+
+    timeout = [one_failure(408)]
+    lacking = [place for place in groups(document) if place.moves_on and place.codes and 408 not in place.codes]
+    now = outages(tree, timeout) if lacking else None
+    for place in lacking:
+        with_it = outages(tree_if_known(_with_408(document, place.path), policies, declared), timeout)
+        for model, row in with_it.models.items():
+            if now is not None and row < now.models[model]:
+                message = f"without 408 a timeout of {short_model(model)} ends the request here; another target could serve it"
+                yield finding((*place.path, "strategy", "on_status_codes"), "P501", f"{message} (add 408)", "key")
+                break
+
+
+def _with_408(node: Any, path: FieldPath) -> Any:
+    """The document with 408 added to the list of the group at a path."""
+    if not path:
+        strategy = node["strategy"]
+        return {**node, "strategy": {**strategy, "on_status_codes": [*strategy["on_status_codes"], 408]}}
+    step, rest = path[0], path[1:]
+    if isinstance(node, list):
+        return [_with_408(item, rest) if position == step else item for position, item in enumerate(node)]
+    return {**node, step: _with_408(node[step], rest)}
+
+
+def _many_calls(tree: Tree) -> Iterator[Finding]:
+    attempts = sum(leaf.times * (leaf.retry.repeats + 1) for leaf in tree.leaves)
+    if 2 * attempts <= _MAX_CALLS:  # an attempt takes two calls at most
+        return
+    from policyctl.effect.worst_case import Routes, max_calls  # as above
+
+    routes = Routes(tree)
+    if attempts * routes.attempt_calls <= _MAX_CALLS:
+        return
+    bound = max_calls(routes)
+    if bound.value > _MAX_CALLS:
+        message = f"one request may become {bound.value:g} calls, more than {_MAX_CALLS}: {_describe(bound.legs)}"
+        yield finding(("policy", "strategy"), "P502", f"{message} (lower attempts, or list fewer targets)", "key")
+
+
+def _describe(legs: tuple[Leg, ...]) -> str:
+    """`6 × openai/gpt-4o, 6 × google/gemini-2.5-pro`; of many targets the first three."""
+    said = [f"{leg.calls} × {short_model(leg.model)}" for leg in legs]
+    return ", ".join(said if len(said) <= 4 else [*said[:3], f"and {len(said) - 3} more targets"])
+
+
+def _single_points(tree: Tree) -> Iterator[Finding]:
+    """The models, and the providers of which no one model is enough, without which nothing is served."""
+    from policyctl.effect.outages import one_failure, outages  # as above
+
+    matrix = outages(tree, list(map(one_failure, _DOWN)))
+    alone = {model: failures for model, row in matrix.models.items() if (failures := _fatal(row))}
+    for model, failures in alone.items():
+        leaf = next(leaf for leaf in tree.leaves if leaf.model == model)
+        message = f"no request is served while {short_model(model)} answers {failures}"
+        yield finding(_where(leaf), "P503", f"{message} (have a fallback move on then)", "value" if leaf.path else "key")
+    providers = {provider_of(model) for model in alone}
+    for provider, row in matrix.providers.items():
+        if provider not in providers and (failures := _fatal(row)):
+            message = f"no request is served while all of {provider} answers {failures}"
+            yield finding(
+                ("policy", "strategy"), "P503", f"{message} (have a fallback move on to another provider then)", "key"
+            )
+
+
+def _fatal(row: tuple[float, ...]) -> str:
+    """`500 or 503`: those of the two that leave nothing served."""
+    return " or ".join(str(failure) for failure, lost in zip(_DOWN, row, strict=True) if lost == 1)
+
+
+def _where(leaf: Leaf) -> FieldPath:
+    """The path of a target in the document; for one of another policy, the strategy."""
+    if not leaf.path:
+        return "policy", "strategy"
+    steps: FieldPath = ("policy",)
+    for position in leaf.path:
+        steps = (*steps, "targets", position)
+    return *steps, "model_name"

@@ -12,7 +12,7 @@ from policyctl.effect.gateway import Answer
 from policyctl.effect.outages import FailureClass, Outages, Row, Together, describe_failures, outages, served
 from policyctl.effect.tree import NOTHING, DeclaredModels, Unfit, tree_if_known, unfit_models
 from policyctl.errors import NotKnown
-from policyctl.plan.risk import weight_of
+from policyctl.plan.effects import weight_of
 from policyctl.policy.document import Document
 from policyctl.policy.memo import Memo
 from policyctl.policy.names import provider_of, short_model

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from policyctl.effect.analysis import Cell, Delta, Effect, Reached
 from policyctl.effect.outages import Together
 from policyctl.plan.consumers import Consumer, ConsumerUse, counted_consumers, each_once
+from policyctl.plan.effects import Risk, Tier, worst_of
 from policyctl.plan.plan import Action, Change
-from policyctl.plan.risk import Risk, Tier, worst_of
 from policyctl.plan.safety import Review
 from policyctl.policy.names import KINDS, PLURALS, POLICY_PREFIX, bare_name, counted, kind_of, short_model
 from policyctl.report.effect_rows import (

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 from policyctl.effect.analysis import Analysis, analyse
 from policyctl.errors import NotKnown
 from policyctl.plan.diff import FieldChange
+from policyctl.plan.effects import Risk
 from policyctl.plan.plan import Action, Change
-from policyctl.plan.risk import Risk
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document
 from policyctl.policy.names import bare_name, kind_of, short_names

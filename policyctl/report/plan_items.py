@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from policyctl.effect.analysis import Effect
 from policyctl.plan.diff import FieldChange, contents, origins
+from policyctl.plan.effects import Risk, Tier, loses, worst_of
 from policyctl.plan.plan import Action, Change
-from policyctl.plan.risk import Risk, Tier, loses, worst_of
 from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.names import bare_name, canonical_model, kind_of
 from policyctl.report.drawings import effect_graph

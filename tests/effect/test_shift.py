@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from policyctl.effect.analysis import Effect, compare
-from policyctl.plan.risk import loses
+from policyctl.plan.effects import loses
 from policyctl.report.effect_rows import effect_rows
 from tests.effect.policies import document
 

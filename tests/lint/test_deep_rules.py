@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from policyctl.lint.deep import check
+from policyctl.lint.targets import check_deep
 from policyctl.rules import DEEP_CODES, RULES
 from tests.examples import examples
 from tests.lint.builders import A, B, C, group, model, retry
@@ -25,7 +25,7 @@ def document(body: Body, name: str = "p") -> Body:
 def found(body: Body, *codes: str, others: dict[str, Body] | None = None) -> list[str]:
     """The findings as `code path`, below the policy."""
     known = {f"virtual-policy/{name}": document(other, name) for name, other in (others or {}).items()}
-    complaints = list(check(document(body), known, codes))
+    complaints = list(check_deep(document(body), known, codes))
     assert all(complaint.severity == RULES[complaint.code].severity for complaint in complaints)
     assert {complaint.path[0] for complaint in complaints} <= {"policy"}
     return [f"{complaint.code} {'.'.join(map(str, complaint.path[1:]))}" for complaint in complaints]
@@ -147,14 +147,14 @@ MESSAGES = {
 @pytest.mark.parametrize("code", MESSAGES)
 def test_a_message_shows_who_does_it_and_what_to_do(code: str) -> None:
     body = group("fallback", A, B, C, codes=[503], retry=RETRIED)
-    assert MESSAGES[code] in [complaint.message for complaint in check(document(body), {}, [code])]
+    assert MESSAGES[code] in [complaint.message for complaint in check_deep(document(body), {}, [code])]
 
 
 @settings(max_examples=examples(75))
 @given(policies)
 def test_without_a_single_point_nothing_is_served_whatever_is_drawn(body: Body) -> None:
     """Held to the small gateway, which knows nothing of the engine."""
-    for complaint in check(document(body), {}, ["P503"]):
+    for complaint in check_deep(document(body), {}, ["P503"]):
         down = [name for name in MODELS if name.removeprefix("virtual-model/") in complaint.message] or MODELS
         for status in [status for status in (500, 503) if str(status) in complaint.message]:
             script = {name: [status if name in down else 200] for name in MODELS}

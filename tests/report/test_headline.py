@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policyctl.plan.effects import Tier, worst_of
 from policyctl.plan.plan import Desired
-from policyctl.plan.risk import Tier, worst_of
 from policyctl.plan.settings import Settings
 from policyctl.report.format import Style
 from policyctl.report.headline import describe_risk, headline, plan_summary
