@@ -31,7 +31,7 @@ from policyctl.cli.selection import Overrides, read_to, with_past, with_selectio
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Refused, StalePlan, UsageError
 from policyctl.load.atomic import write_atomically
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.plan.approval import NONE
 from policyctl.plan.plan import Outcome, Plan, Selection
 from policyctl.plan.safety import Review

@@ -14,7 +14,7 @@ from policyctl.cli.options import NAMES, Options, audit_option, with_form, with_
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Incomplete, UsageError
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.urls import is_git
 from policyctl.plan.drift import DriftReport
 from policyctl.plan.fleet import EnvironmentResult

@@ -42,7 +42,7 @@ from policyctl.effect.outages import outages, told_apart
 from policyctl.effect.tree import UNFIT, DeclaredModels, tree_if_known, unfit_models
 from policyctl.effect.usage import Names, Use, Uses, dead_configuration, names_in
 from policyctl.errors import NotKnown, UsageError
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.urls import is_shared
 from policyctl.plan.diff import uncounted
 from policyctl.plan.references import led_to

@@ -16,12 +16,11 @@ from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answ
 from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
-from policyctl.load.discovery import find_config, load_config
+from policyctl.load.discovery import UnreadFiles, find_config, load_config
 from policyctl.load.documents import read_leniently
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked
-from policyctl.load.unread import UnreadFiles
 from policyctl.load.urls import GIT, LOCAL
 from policyctl.plan.diff import UnknownField, unknown_fields
 from policyctl.policy.document import Document, Policy, model_names, references

@@ -16,7 +16,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.options import NAMES, Commands, Options, with_form, with_options
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.discovery import find_config, load_config
-from policyctl.load.selector import EnvironmentFilter, is_glob, lines_of, parse_selector
+from policyctl.load.environment import EnvironmentFilter, is_glob, lines_of, parse_selector
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import RunnerOf

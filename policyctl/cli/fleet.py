@@ -16,8 +16,7 @@ from policyctl.cli.selection import Overrides
 from policyctl.cli.session import DirectoryFiles, Session, open_config, session_of
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.lint.directory import variable_warnings
-from policyctl.load.environment import Config, Environment
-from policyctl.load.selector import EVERY, EnvironmentFilter
+from policyctl.load.environment import EVERY, Config, Environment, EnvironmentFilter
 from policyctl.load.urls import is_git, is_http
 from policyctl.plan.approval import Terms, of_several, shown_terms
 from policyctl.plan.diff import FieldChange
@@ -32,9 +31,8 @@ from policyctl.report.fleet_view import FleetView
 from policyctl.report.format import Style, count, cut
 
 if TYPE_CHECKING:
-    from policyctl.load.base_config import BaseCommits, BaseConfig
+    from policyctl.load.base_config import BaseCommits, BaseConfig, Held
     from policyctl.load.past import PastDirectory
-    from policyctl.load.referred import Held
     from policyctl.reconcile.audit import AuditRecord
 
 _LONGEST_REASON = 500
@@ -111,7 +109,7 @@ class Fleet:
 
     @cached_property
     def access_of(self) -> Callable[[Environment], str]:
-        from policyctl.load.referred import access_now  # with git behind it
+        from policyctl.load.base_config import access_now  # with git behind it
 
         return access_now(self.options.dir, self.config)
 

@@ -18,8 +18,7 @@ from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
 from policyctl.load.atomic import read_bounded, state_folder
-from policyctl.load.environment import Environment, listed_names
-from policyctl.load.selector import EnvironmentFilter, parse_selector
+from policyctl.load.environment import Environment, EnvironmentFilter, listed_names, parse_selector
 from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, read_approved, waves_of
 from policyctl.plan.plan import Selection

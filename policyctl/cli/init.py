@@ -97,7 +97,7 @@ def _write_workflows(service: ServiceName, folder: Path, console: Console) -> No
 def _referred(folder: Path, top: Path) -> list[str]:
     """The files outside of the directory that its settings refer to, by their paths from the top of the repository: those of a
     configuration that is there already."""
-    from policyctl.load.referred import referred_paths  # with git behind it
+    from policyctl.load.base_config import referred_paths  # with git behind it
 
     try:
         config = load_config(find_config(folder))

@@ -79,7 +79,7 @@ class Options(NamedTuple):
     @property
     def environment(self) -> str | None:
         """The one environment of a command that works on one; None for the default. Raises UsageError for several."""
-        from policyctl.load.selector import is_glob
+        from policyctl.load.environment import is_glob
 
         if len(self.env) > 1 or any(map(is_glob, self.env)):
             command = click.get_current_context().command_path

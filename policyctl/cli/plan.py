@@ -20,7 +20,7 @@ from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past
 from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import write_atomically
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.urls import is_git
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import did_you_mean

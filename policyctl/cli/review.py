@@ -16,8 +16,8 @@ from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_id
 from policyctl.cli.session import Session
 from policyctl.errors import PolicyctlError, Problem
 from policyctl.lint.directory import idle_anywhere
+from policyctl.load.discovery import CODES
 from policyctl.load.git import repository_top
-from policyctl.load.unread import CODES
 from policyctl.load.urls import GIT, is_git
 from policyctl.plan.plan import Desired, Plan, Selection, equal, normal_of
 from policyctl.plan.safety import BranchChecks, Review
@@ -103,7 +103,7 @@ def resolved_base(base: str | None, options: Options, console: Console) -> BaseC
 def access_of(session: Session) -> str:
     """How the remote is reached, once what is checked out is merged (see `access_at`). Raises PolicyctlError if that cannot be
     found out."""
-    from policyctl.load.referred import access_now  # with git behind it
+    from policyctl.load.base_config import access_now  # with git behind it
 
     return access_now(session.options.dir, session.config)(session.config.environment(session.environment.name))
 

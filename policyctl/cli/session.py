@@ -16,11 +16,19 @@ from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, e
 from policyctl.lint.directory import Linter, idle_include, variable_warnings
 from policyctl.load.atomic import state_folder
 from policyctl.load.directory import Files, Loaded
-from policyctl.load.discovery import Found, find_config, find_files, load_config
+from policyctl.load.discovery import (
+    Found,
+    UnreadFiles,
+    find_config,
+    find_files,
+    gap_problems,
+    load_config,
+    missing_config,
+    why_nothing,
+)
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE, is_templated
 from policyctl.load.source import read_bytes
-from policyctl.load.unread import UnreadFiles, gap_problems, missing_config, why_nothing
 from policyctl.load.urls import LOCAL, SQLITE, is_shared, remote_url_error
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest

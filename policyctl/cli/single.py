@@ -24,8 +24,8 @@ from policyctl.cli.options import NAMES, Options, with_form, with_options
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.directory import lint
+from policyctl.load.adopt import SUFFIX, file_names
 from policyctl.load.atomic import write_atomically
-from policyctl.load.placement import SUFFIX, file_names
 from policyctl.load.write import file_text, policy_text, unrepresentable_reasons
 from policyctl.policy.document import Document, Policy, policy_from_file
 from policyctl.policy.findings import Finding

@@ -13,8 +13,7 @@ from policyctl.cli.options import Options, with_form, with_options
 from policyctl.cli.session import DirectoryFiles, open_config, session_of
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.directory import Loaded
-from policyctl.load.environment import Config
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import Config, EnvironmentFilter
 from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite, run_suite
 from policyctl.policy.findings import FieldPath, Finding
 from policyctl.report.environments import NONE_AFFECTED

@@ -12,7 +12,7 @@ import click
 from policyctl.cli.environments import choose, with_environments_or_all
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 
 if TYPE_CHECKING:
     from policyctl.lint.validate import Validation
@@ -106,7 +106,7 @@ def _inventories(directory: Path) -> tuple[Path, ...]:
 
 def _printed(validation: Validation, form: str, style: Style) -> str:
     from policyctl.cli.console import streams_lines
-    from policyctl.load.locate import line_at
+    from policyctl.load.source import line_at
     from policyctl.report.problems import validation_json, validation_summary, validation_text
 
     if form == "json":

@@ -129,7 +129,7 @@ class Outputs(Watcher):
 
     def opened(self, fleet: Fleet) -> None:
         """Go on with the environments and receivers of another revision."""
-        from policyctl.load.referred import read_referred  # with git behind it
+        from policyctl.load.base_config import read_referred  # with git behind it
 
         if fleet.hosts is not None:
             fleet.hosts.tally = self._tally

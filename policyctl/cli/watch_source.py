@@ -21,9 +21,9 @@ from policyctl.cli.session import DirectoryFiles
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.directory import variable_warnings
 from policyctl.load.discovery import find_config, load_config, stamp, stamps
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.git import git_folder, repository_top
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.selector import EnvironmentFilter
 from policyctl.load.source import read_bytes
 from policyctl.plan.approval import Approval, SettingsMarks
 from policyctl.plan.plan import Selection
@@ -58,7 +58,7 @@ class Opened(NamedTuple):
     @property
     def access_of(self) -> Callable[[Environment], str]:
         """What gives how the remote of an environment is reached, as a hash, as an approval has it."""
-        from policyctl.load.referred import access_at, access_now
+        from policyctl.load.base_config import access_at, access_now
 
         fleet = self.fleet
         if self.then is None:
@@ -73,7 +73,7 @@ class Opened(NamedTuple):
     @property
     def referred(self) -> list[str]:
         """The paths of the files that settings refer to, from the top of the repository."""
-        from policyctl.load.referred import referred_paths
+        from policyctl.load.base_config import referred_paths
 
         return [] if self.top is None else referred_paths(self.top, self.fleet.config)
 
@@ -140,7 +140,7 @@ class DirectorySource:
 
     def _find_beside(self) -> list[Path]:
         """The inventories, and the files in the repository that settings refer to; none of a configuration that is broken."""
-        from policyctl.load.referred import referred_paths
+        from policyctl.load.base_config import referred_paths
 
         try:
             config, top = load_config(find_config(self._options.dir)), repository_top(self._options.dir.absolute())
@@ -280,10 +280,9 @@ class MirrorSource:
 
     def open(self, revision: str, selection: Selection = Selection(), overrides: Overrides = Overrides()) -> Opened:
         """As `WatchSource.open`, for some of the policies."""
-        from policyctl.load.base_config import config_at, in_checkout
+        from policyctl.load.base_config import config_at, held_at, in_checkout
         from policyctl.load.git.revision import Revision
         from policyctl.load.past import files_at
-        from policyctl.load.referred import held_at
         from policyctl.load.settings_history import SettingsHistory
 
         then = Revision(self._options.dir, revision)

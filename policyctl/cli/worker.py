@@ -29,9 +29,8 @@ from policyctl.cli.queue import open_queue
 from policyctl.cli.selection import Overrides
 from policyctl.cli.watch_source import MirrorSource, mirror_of, source_options
 from policyctl.errors import PolicyctlError
-from policyctl.load.environment import Environment
+from policyctl.load.environment import EVERY, Environment
 from policyctl.load.git.repository import WHOLE_HISTORY, find_repository
-from policyctl.load.selector import EVERY
 from policyctl.load.urls import remote_identity
 from policyctl.load.windows import writing_at
 from policyctl.plan.fleet import EnvironmentResult

@@ -21,8 +21,8 @@ from policyctl.lint.targets import groups, in_variables
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.documents import FileResult
 from policyctl.load.environment import Config, Environment, dotted
-from policyctl.load.locate import IgnoreComment, ignore_comments, to_problems
 from policyctl.load.source import Source, redact_linked
+from policyctl.load.yaml import IgnoreComment, ignore_comments, to_problems
 from policyctl.plan.consumers import path_of
 from policyctl.plan.references import named_targets
 from policyctl.policy.document import Document, Policy
@@ -456,6 +456,6 @@ def _placed(config: Config, found: Iterable[Finding], codes: Collection[str] | N
     chosen = [complaint for complaint in found if complaint.code in codes]
     if config.source is None or not chosen:
         return []
-    from policyctl.load.locate import to_problems  # imports PyYAML, which a valid file does not need
+    from policyctl.load.yaml import to_problems  # imports PyYAML, which a valid file does not need
 
     return to_problems(config.source, 0, chosen)

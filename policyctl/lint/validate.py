@@ -12,11 +12,10 @@ from typing import NamedTuple
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.lint.directory import Linter, idle_in_files, idle_include, variable_warnings
 from policyctl.load.directory import Files, Loaded
-from policyctl.load.discovery import Found, find_config, find_files, load_config
+from policyctl.load.discovery import Found, find_config, find_files, gap_problems, gaps_of, load_config, missing_config, shown
 from policyctl.load.environment import UNSET, Config, Environment, name_environments
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import refuse_link
-from policyctl.load.unread import gap_problems, gaps_of, missing_config, shown
 from policyctl.load.urls import LOCAL
 from policyctl.policy.findings import listed
 from policyctl.policy.names import kind_of

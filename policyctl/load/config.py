@@ -22,14 +22,22 @@ from policyctl.load.environment import (
     leaves,
     listed_names,
 )
-from policyctl.load.fleet import ENVIRONMENT_NAME, FleetDescription, Member, Origin, Placed, Rendered, render_member
-from policyctl.load.inventory import ReadBeside
+from policyctl.load.fleet import ENVIRONMENT_NAME, FleetDescription, Member, Origin, Placed, ReadBeside, Rendered, render_member
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
-from policyctl.load.locate import to_problems
-from policyctl.load.settings_file import _MAY, _NEEDS, FIELDS, AuthFile, GuardExceptionFile, GuardsFile, LoginType, login_type
+from policyctl.load.settings_file import (
+    _MAY,
+    _NEEDS,
+    FIELDS,
+    AuthFile,
+    GuardExceptionFile,
+    GuardsFile,
+    LoginType,
+    login_type,
+    watch_settings,
+)
 from policyctl.load.source import Source, read_bytes, refuse_link
 from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
-from policyctl.load.watch_file import watch_settings
+from policyctl.load.yaml import to_problems
 from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path

@@ -17,13 +17,13 @@ from policyctl.errors import InvalidInput, Problem, errors_in
 from policyctl.load.documents import ConsumerDocument, FileResult, ModelDocument, read_contents
 from policyctl.load.environment import Environment, in_environment
 from policyctl.load.kinds import is_templated, is_test_file
-from policyctl.load.locate import to_problems
 from policyctl.load.source import (
     Source,
     read_bytes,
     redact_linked,
     source_of,
 )
+from policyctl.load.yaml import to_problems
 from policyctl.plan.references import find_cycle
 from policyctl.policy.document import Policy
 from policyctl.policy.findings import Finding

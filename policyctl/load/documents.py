@@ -13,8 +13,8 @@ from policyctl.effect.tree import USUAL_TYPE, DeclaredModels
 from policyctl.errors import InvalidInput, Mark, Problem, errors_in
 from policyctl.load.environment import UNSET, Environment, in_environment
 from policyctl.load.kinds import Kind, RawDocument, has_template, is_template, is_test_file, kind_of
-from policyctl.load.locate import to_problems
 from policyctl.load.source import Source
+from policyctl.load.yaml import to_problems
 from policyctl.plan.consumers import FileConsumer, consumers_in
 from policyctl.policy.document import Policy, is_server_key, policy_from_file, references, without_nulls
 from policyctl.policy.findings import Finding

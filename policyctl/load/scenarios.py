@@ -11,10 +11,9 @@ from policyctl.effect.gateway import Answer, with_remainder
 from policyctl.errors import Mark, Problem
 from policyctl.load.documents import render_document
 from policyctl.load.kinds import TEST_KIND, RawDocument, has_template, is_test_file
-from policyctl.load.locate import to_problems
 from policyctl.load.settings_file import AnswerKey, OneAnswer, invalid
 from policyctl.load.source import Source
-from policyctl.load.yaml import read_yaml
+from policyctl.load.yaml import read_yaml, to_problems
 from policyctl.plan.scenario import Amount, Expect, Scenario, Suite, read_amount
 from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.names import canonical_name

@@ -6,14 +6,12 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from policyctl.errors import InvalidInput, PolicyctlError
-from policyctl.load.base_config import config_at, config_paths, in_checkout, mark_of_several
-from policyctl.load.environment import Config
+from policyctl.load.base_config import access_at, config_at, config_paths, in_checkout, mark_of_several, referred_paths
+from policyctl.load.environment import Config, EnvironmentFilter
 from policyctl.load.git import FULL_ID
 from policyctl.load.git.repository import WHOLE_HISTORY
 from policyctl.load.git.revision import Revision
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.referred import access_at, referred_paths
-from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import SettingsMarks, SettingsStep
 
 _MOST_CHANGES = 500  # commits whose configuration is read

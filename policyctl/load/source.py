@@ -13,12 +13,13 @@ import json
 import os
 import stat
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from policyctl.errors import InvalidInput, Mark, Problem
 from policyctl.load.git import repository_top
-from policyctl.load.kinds import MAX_DEPTH, RawDocument, is_test_file
+from policyctl.load.kinds import CONFIG_FILE, MAX_DEPTH, RawDocument, is_test_file
 from policyctl.policy.findings import format_path
 from policyctl.rules import RULES
 
@@ -142,6 +143,27 @@ def read_bytes(path: Path | str) -> bytes:
         limit = MAX_BYTES // (1024 * 1024)
         raise InvalidInput([Problem(Mark(file), "P007", f"has more than {limit} MiB; split it")])
     return content
+
+
+def line_at(mark: Mark) -> str | None:
+    """The line of a mark; None for a whole file, an unreadable one, a link, and the configuration.
+
+    A line of policyctl.yaml may have a secret by mistake, and a link may lead to one.
+    """
+    if not mark.line or Path(mark.file).name == CONFIG_FILE or os.path.islink(mark.file):
+        return None
+    lines = _lines_of(mark.file)
+    return lines[mark.line - 1] if mark.line <= len(lines) else None
+
+
+@lru_cache(maxsize=1)  # problems are sorted by file
+def _lines_of(file: str) -> list[str]:
+    from policyctl.load.yaml import LINE_END
+
+    try:
+        return LINE_END.split(read_bytes(file).decode("utf-8-sig", errors="replace"))
+    except InvalidInput:  # such as a file of a git revision
+        return []
 
 
 def unreadable(path: Path | str, error: OSError) -> str:

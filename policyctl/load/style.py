@@ -16,10 +16,9 @@ from yaml.events import AliasEvent, DocumentEndEvent, DocumentStartEvent, Stream
 
 from policyctl.errors import InvalidInput, PolicyctlError
 from policyctl.load.kinds import is_template
-from policyctl.load.locate import YamlNode, begin_of, comments_of, events_of, node_of
 from policyctl.load.source import source_of
 from policyctl.load.write import is_plain, is_word, key_text, quoted, scalar_text
-from policyctl.load.yaml import read_yaml, resolve
+from policyctl.load.yaml import YamlNode, begin_of, comments_of, events_of, node_of, read_yaml, resolve
 
 # Problems that make the meaning of a text unclear. A scalar that YAML 1.1 reads differently (P004) keeps its spelling.
 _UNCLEAR = frozenset({"P002", "P003", "P005", "P012", "P013", "P014"})

@@ -10,9 +10,9 @@ from shlex import quote
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.directory import Files, Loaded
+from policyctl.load.discovery import UnreadFiles
 from policyctl.load.environment import Config, Environment
 from policyctl.load.history import History, PastVersion
-from policyctl.load.unread import UnreadFiles
 from policyctl.plan.audit import AuditEntry, fold
 from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, judge, last_applied, last_writes
 from policyctl.plan.plan import Change, Desired, equal, normal_of

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from policyctl.effect.tree import NOTHING, DeclaredModels
 from policyctl.errors import Incomplete, PolicyctlError, Refused, StalePlan
 from policyctl.load.directory import Loaded
+from policyctl.load.discovery import ExpectedFile, UnreadFiles
 from policyctl.load.environment import Environment
-from policyctl.load.unread import ExpectedFile, UnreadFiles
 from policyctl.plan.plan import (
     Change,
     Counts,

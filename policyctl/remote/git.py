@@ -18,7 +18,7 @@ from typing import Any
 
 from policyctl.effect.tree import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
-from policyctl.load.base_config import BaseConfig, config_at
+from policyctl.load.base_config import CHANGES, BaseConfig, access_at, access_now, config_at, moves
 from policyctl.load.directory import Files
 from policyctl.load.discovery import find_files
 from policyctl.load.documents import model_addresses
@@ -26,7 +26,6 @@ from policyctl.load.environment import Config, Environment
 from policyctl.load.git.revision import Revision
 from policyctl.load.kinds import is_templated, is_test_file
 from policyctl.load.past import files_at
-from policyctl.load.referred import CHANGES, access_at, access_now, moves
 from policyctl.load.urls import GIT, is_postgres
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.plan import Desired

@@ -11,7 +11,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from policyctl.load.placement import Adoption
+from policyctl.load.adopt import Adoption
 from policyctl.plan.diff import FieldChange
 from policyctl.plan.drift import MOVED, Drift, DriftReport, Moved, MovedField
 from policyctl.plan.fleet import EnvironmentResult, FleetResult

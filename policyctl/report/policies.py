@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from policyctl.load.placement import Pull
+from policyctl.load.adopt import Pull
 from policyctl.load.write import file_text, kept_by_updates, unrepresentable_reasons, what_files_lack
 from policyctl.plan.consumers import ConsumerUse
 from policyctl.plan.diff import unknown_field_notes, unknown_fields, unknown_model_fields

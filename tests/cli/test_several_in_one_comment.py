@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.policy.document import digest
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work

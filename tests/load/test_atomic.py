@@ -219,7 +219,7 @@ def test_a_directory_that_becomes_a_link_between_reading_and_writing_is_not_foll
 SWAP = """
 import os
 from policyctl.cli.main import main
-import policyctl.load.placement as placement
+import policyctl.load.adopt as placement
 
 found = placement.FileLayout.of
 

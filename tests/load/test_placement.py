@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyctl.load.adopt import file_names
 from policyctl.load.kinds import CONFIG_FILE, is_test_file
-from policyctl.load.placement import file_names
 from policyctl.policy.names import canonical_name
 
 NASTY = "policyctl x.test .x ../x a/b con nul.x lpt1 AnyGem ANYGEM anygem a.b -x x- x. x.yaml policyctl.x x-0123456789".split()

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from policyctl.errors import PolicyctlError
+from policyctl.load.base_config import access_now
 from policyctl.load.discovery import find_config, load_config
-from policyctl.load.referred import access_now
 from policyctl.load.settings_history import SettingsHistory
 from policyctl.plan.approval import SettingsMarks, SettingsStep
 from tests.conftest import Project

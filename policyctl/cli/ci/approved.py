@@ -31,8 +31,8 @@ from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.selection import parse_overrides, write_overrides
 from policyctl.errors import StalePlan, UsageError
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.git import repository_top
-from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import (
     NONE,
     Approval,

@@ -20,7 +20,7 @@ from policyctl.cli.options import Options, with_options
 from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.atomic import read_bounded
-from policyctl.load.selector import EnvironmentFilter
+from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.urls import is_git
 from policyctl.plan.approval import NONE, Approvable
 from policyctl.plan.fleet import read_plans
@@ -172,10 +172,10 @@ def _why_not_approving(forge: Forge, options: Options, page: str) -> str:
     if forge.proposal is None:
         return "the run does not know the pull request's newest commit and its target branch"
     from policyctl.cli.ci.merges import why_behind  # these import subprocess
+    from policyctl.load.base_config import referred_paths
     from policyctl.load.discovery import find_config, load_config
     from policyctl.load.git import repository_top
     from policyctl.load.git.checkout import checked_out
-    from policyctl.load.referred import referred_paths
 
     if forge.proposal.head not in checked_out(options.dir):
         return f"the checkout is neither the pull request's commit {forge.proposal.head[:12]} nor a merge of it"

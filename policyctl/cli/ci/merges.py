@@ -31,7 +31,7 @@ from policyctl.plan.approval import (
 from policyctl.report.format import count
 
 if TYPE_CHECKING:
-    from policyctl.load.selector import EnvironmentFilter
+    from policyctl.load.environment import EnvironmentFilter
     from policyctl.load.settings_history import SettingsHistory
 
 REPLACED = "Replaced by what was merged later."
@@ -187,7 +187,7 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     A service marks each pull request as merged whose commit is in the branch, however that came there, and whatever the rules
     for merging it are. So the step of the branch that brought the commit must be a merge of just that commit, and no other pull
     request may have been merged until then that contains it. What was squashed or rebased is in no branch."""
-    from policyctl.load.elsewhere import arrival  # imports subprocess
+    from policyctl.load.history import arrival  # imports subprocess
 
     try:
         since, alone = arrival(place.top, one.merge.what.head)

@@ -13,9 +13,8 @@ from policyctl.cli.options import Options
 from policyctl.cli.selection import Overrides
 from policyctl.errors import UsageError
 from policyctl.load.discovery import find_config, load_config
-from policyctl.load.environment import Config
+from policyctl.load.environment import Config, EnvironmentFilter
 from policyctl.load.git import repository_top
-from policyctl.load.selector import EnvironmentFilter
 from policyctl.plan.approval import Approvable, Approval, SettingsMarks
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.settings import Override
@@ -41,7 +40,7 @@ class Subject(ABC):
 
     def referred(self) -> Collection[str]:
         """The files that the configuration refers to, by their paths from the repository's top."""
-        from policyctl.load.referred import referred_paths  # with git behind it
+        from policyctl.load.base_config import referred_paths  # with git behind it
 
         top = repository_top(self._options.dir.absolute())
         return () if top is None else referred_paths(top.resolve(), self._config)
@@ -93,7 +92,7 @@ class _One(Subject):
         self.logs_in = self._environment.logs_in
 
     def access(self) -> str:
-        from policyctl.load.referred import access_now  # with git behind it
+        from policyctl.load.base_config import access_now  # with git behind it
 
         return access_now(self._options.dir, self._config)(self._environment)
 
