@@ -14,9 +14,9 @@ import httpx
 import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server import login, openapi
+from policyctl.server import app, login
+from policyctl.server.app import HEALTH, PREFIXES, RESOURCES
 from policyctl.server.login import TokenIssuer
-from policyctl.server.openapi import HEALTH, PREFIXES, RESOURCES
 from policyctl.server.service import PathItem
 from tests.server.serving import Inside, inside
 
@@ -183,10 +183,10 @@ def test_servers_with_one_secret_accept_each_others_tokens(guarded: Inside, cloc
 @pytest.mark.alike
 def test_everything_but_logins_and_health_needs_a_token(guarded: Inside, headers: dict[str, str]) -> None:
     """Whatever the operations are, at every place that they are served at."""
-    public = {*(place.path for place in HEALTH), *(place.path for place in openapi.LOGINS)} - {"/api/v1/tenants"}
+    public = {*(place.path for place in HEALTH), *(place.path for place in app.LOGINS)} - {"/api/v1/tenants"}
     below = [prefix.replace("{instance:path}", "x/y") for prefix in PREFIXES]
     resources = [PathItem(f"{prefix}{place.path}", place.operations) for prefix in below for place in RESOURCES]
-    for place in (*resources, *openapi.LOGINS, *HEALTH):
+    for place in (*resources, *app.LOGINS, *HEALTH):
         for method in place.by_method:
             status = guarded.client.request(method, place.path.replace("{id}", "x"), headers=headers).status_code
             assert (status != 401) is (place.path in public), (method, place.path, status)

@@ -23,7 +23,7 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
-from policyctl.server.openapi import description
+from policyctl.server.app import description
 from tests.server.serving import Served, serving
 
 CHECKS = [
