@@ -47,7 +47,7 @@ OWNERS = {
     "jinja2": ("load", "report"),
     "starlette": ("server",),
     "uvicorn": ("server", "gateway/run.py"),
-    "httptools": ("gateway/exchange.py", "gateway/run.py"),
+    "httptools": ("gateway/pool.py", "gateway/run.py"),
     "aiohappyeyeballs": ("gateway/pool.py",),
     "msgspec": ("gateway",),
     "prometheus_client": ("watch/metrics.py",),
@@ -64,7 +64,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 225
+MOST_MODULES = 217
 MODULE_LINES, FUNCTION_LINES = 600, 45  # at most
 
 

@@ -25,8 +25,7 @@ from policyctl.remote.open import change_signature, sqlite_path
 from policyctl.report.format import count, escape
 
 if TYPE_CHECKING:
-    from policyctl.gateway.app import GatewayApp
-    from policyctl.gateway.callers import CallerKeys
+    from policyctl.gateway.app import CallerKeys, GatewayApp
     from policyctl.gateway.pretend import Pretence
     from policyctl.gateway.relay import Upstreams
     from policyctl.gateway.table import RouteTable, Upstream
@@ -98,9 +97,8 @@ def gateway(options: Options, **given: Any) -> int:
         raise PolicyctlError(f"gateway needs {' and '.join(missing)}; install it with: pip install 'policyctl[gateway]'")
     if own.keys_from is None and not is_loopback_host(own.host):
         raise Refused(f"{own.host} is reachable from other machines, so keys are needed; add --keys-from file:PATH or env:NAME")
-    from policyctl.gateway.follow import begin
     from policyctl.gateway.pretend import read_pretences
-    from policyctl.gateway.run import listen, run, url_of
+    from policyctl.gateway.run import begin, listen, run, url_of
 
     pretences = None if own.pretend is None else read_pretences(own.pretend)
     source = PolicySource(options, own, pretend=pretences is not None)
@@ -127,11 +125,10 @@ def _make_app(
     shared: Path | None,
 ) -> GatewayApp:
     from policyctl.gateway.app import GatewayApp, GatewayLimits
-    from policyctl.gateway.ask import HttpUpstreams
-    from policyctl.gateway.follow import following, report_unreachable
-    from policyctl.gateway.metrics import Metrics
-    from policyctl.gateway.observed import EventLog, Lines, Observer, Records
+    from policyctl.gateway.observed import EventLog, Lines, Metrics, Observer, Records
     from policyctl.gateway.pretend import PretendedUpstreams
+    from policyctl.gateway.relay import HttpUpstreams
+    from policyctl.gateway.run import following, report_unreachable
 
     def connect() -> Upstreams:
         return HttpUpstreams() if pretences is None else PretendedUpstreams(pretences)
@@ -256,7 +253,7 @@ class PolicySource:
 
     def keys(self) -> CallerKeys | None:
         """The keys of callers."""
-        from policyctl.gateway.callers import read_keys
+        from policyctl.gateway.app import read_keys
 
         return None if self.own.keys_from is None else read_keys(self.own.keys_from)
 

@@ -12,8 +12,8 @@ import msgspec
 
 from policyctl.effect.gateway import Answer, RetryAfter, read_answer
 from policyctl.errors import UsageError
-from policyctl.gateway.ask import Asking, Reply, StreamCut, error_body, failure
 from policyctl.gateway.pool import CONNECT_SECONDS
+from policyctl.gateway.relay import Asking, Reply, StreamCut, error_body, failure
 from policyctl.gateway.table import Upstream
 from policyctl.policy.names import matching_models
 

@@ -15,12 +15,9 @@ import httpx
 import uvicorn
 import uvloop
 
-from policyctl.gateway.app import GatewayApp, GatewayLimits
-from policyctl.gateway.ask import HttpUpstreams
-from policyctl.gateway.callers import CallerKeys
-from policyctl.gateway.metrics import Metrics
-from policyctl.gateway.observed import EventLog, Lines, Observer
-from policyctl.gateway.relay import Upstreams
+from policyctl.gateway.app import CallerKeys, GatewayApp, GatewayLimits
+from policyctl.gateway.observed import EventLog, Lines, Metrics, Observer
+from policyctl.gateway.relay import HttpUpstreams, Upstreams
 from policyctl.gateway.run import configure, listen, url_of
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 from tests.patience import LONGEST

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from policyctl.effect.gateway import Answer, RetryAfter
-from policyctl.gateway.ask import Asking, HttpUpstreams, Reply
+from policyctl.gateway.relay import Asking, HttpUpstreams, Reply
 from policyctl.gateway.table import Upstream
 from tests.gateway.live import EVENTS, answer_of, event
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.gateway.exchange import CLOSED, MOST_HEAD, MOST_UNREAD, Broken, Exchange, HttpConnection
+from policyctl.gateway.pool import CLOSED, MOST_HEAD, MOST_UNREAD, Broken, Exchange, HttpConnection
 
 
 class Read(NamedTuple):

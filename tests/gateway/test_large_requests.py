@@ -9,7 +9,7 @@ import tracemalloc
 from typing import Any
 
 from policyctl.gateway.app import GatewayLimits
-from policyctl.gateway.ask import MOST_FIELDS
+from policyctl.gateway.relay import MOST_FIELDS
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 from tests.gateway.live import EVENTS, Running, Writer, answer_of, event, running
 from tests.patience import LONGEST

@@ -19,12 +19,10 @@ import pytest
 
 from policyctl.errors import PolicyctlError
 from policyctl.gateway import run as run_module
-from policyctl.gateway.app import GatewayApp
-from policyctl.gateway.ask import HttpUpstreams
-from policyctl.gateway.callers import CallerKeys
-from policyctl.gateway.follow import following
-from policyctl.gateway.metrics import Metrics
-from policyctl.gateway.observed import EventLog, Lines, Observer, Records
+from policyctl.gateway.app import CallerKeys, GatewayApp
+from policyctl.gateway.observed import EventLog, Lines, Metrics, Observer, Records
+from policyctl.gateway.relay import HttpUpstreams
+from policyctl.gateway.run import following
 from policyctl.gateway.table import NoUpstream, PolicySnapshot, RouteTable, upstream_of
 from policyctl.load.environment import GatewayConnection
 from tests.patience import LONGEST

@@ -19,10 +19,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from policyctl.gateway import exchange as exchanges
 from policyctl.gateway import pool as pools
-from policyctl.gateway.exchange import LARGE, Broken, Exchange
-from policyctl.gateway.pool import HttpPool, NoConnection, Place
+from policyctl.gateway.pool import LARGE, Broken, Exchange, HttpPool, NoConnection, Place
 from tests.examples import examples
 from tests.patience import LONGEST
 
@@ -389,7 +387,7 @@ def test_a_url_becomes_an_address_and_the_first_lines_of_a_request(url: str) -> 
 
 
 def test_a_body_of_which_nothing_comes_for_long_breaks_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchanges, "SILENT_SECONDS", 0.1)
+    monkeypatch.setattr(pools, "SILENT_SECONDS", 0.1)
 
     async def begin(_: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nx")

@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 import httpx
 import pytest
 
-from policyctl.gateway.app import GatewayLimits
-from policyctl.gateway.callers import read_keys
+from policyctl.gateway.app import GatewayLimits, read_keys
 from policyctl.gateway.table import PolicySnapshot, RouteTable, Upstream
 from tests.gateway.live import DONE, EVENTS, Running, answer_of, chunk, event, running, sends
 from tests.patience import LONGEST

@@ -18,7 +18,7 @@ from click import Context
 
 from policyctl.ci.starter_files import DEPLOYS, deployment
 from policyctl.cli.main import policyctl as policyctl_commands
-from policyctl.gateway.metrics import FAMILIES
+from policyctl.gateway.observed import FAMILIES
 from policyctl.remote.hosts import HostTally
 from policyctl.watch.metrics import QueueCollector, ReceiverCollector, WatchMetrics
 from policyctl.watch.status import Board

@@ -18,8 +18,8 @@ import yaml
 from policyctl.ci.starter_files import deployment
 from policyctl.cli.gateway import GatewayOptions, PolicySource
 from policyctl.cli.options import Options
-from policyctl.gateway.follow import begin
-from policyctl.gateway.metrics import Metrics
+from policyctl.gateway.observed import Metrics
+from policyctl.gateway.run import begin
 from tests.conftest import Policyctl, Project
 from tests.examples import crossed
 from tests.git_repo import SURROUNDINGS, commit, git
