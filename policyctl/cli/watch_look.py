@@ -24,7 +24,7 @@ from policyctl.cli.ci.merges import (
 )
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import Approval, adds_up, begun_at, newest, replaced, standing
-from policyctl.watch.decide import Look, Settled
+from policyctl.watch.look import Look, Settled
 
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge

@@ -9,7 +9,7 @@ from policyctl.plan.drift import Moved
 from policyctl.plan.plan import Change, normal_of
 from policyctl.policy.document import canonical_text
 from policyctl.policy.memo import content_key
-from policyctl.watch.decide import Synced, SyncedPolicies
+from policyctl.watch.look import Synced, SyncedPolicies
 
 if TYPE_CHECKING:
     from policyctl.plan.safety import Review

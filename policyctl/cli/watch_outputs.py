@@ -20,8 +20,7 @@ from policyctl.remote.redaction import resolve_secret
 from policyctl.report.format import cut, escape
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.memory import StateFiles
-from policyctl.watch.messages import IssueKeeper, IssueList
-from policyctl.watch.notify import Notifier
+from policyctl.watch.notify import IssueKeeper, IssueList, Notifier
 from policyctl.watch.status import Board, State, Transition, Watcher
 from policyctl.watch.trace import Span, no_span, spans
 

@@ -25,8 +25,8 @@ from policyctl.plan.fleet import EnvironmentResult
 from policyctl.reconcile.audit import person
 from policyctl.reconcile.queue import WATCH, JobQueue, Order, QueueRunner
 from policyctl.remote.postgres_shared import LeaderState, PaceTable, SharedHostPace
-from policyctl.watch.decide import Look
 from policyctl.watch.http import StatusServer, WatchSite
+from policyctl.watch.look import Look
 from policyctl.watch.metrics import WatchMetrics
 from policyctl.watch.status import Board, Watcher
 

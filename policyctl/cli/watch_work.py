@@ -36,9 +36,8 @@ from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
 from policyctl.report.format import count
-from policyctl.watch.decide import OTHER_FILES, Look, Problem, Settled, Synced, state_of
+from policyctl.watch.look import OTHER_FILES, CredentialsMark, Look, Problem, Settled, Synced, Watched, state_of, text_of
 from policyctl.watch.status import Watcher
-from policyctl.watch.work import CredentialsMark, Watched, text_of
 
 if TYPE_CHECKING:
     from policyctl.cli.watch_outputs import Outputs
@@ -68,7 +67,7 @@ class OnceConsole(CollectingConsole):
 
 
 class EnvironmentWork:
-    """Looks at the environments of a source, and applies their plans; see `policyctl.watch.work.Work`."""
+    """Looks at the environments of a source, and applies their plans; see `policyctl.watch.look.Work`."""
 
     def __init__(
         self,

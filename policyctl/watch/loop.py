@@ -13,11 +13,22 @@ from functools import partial
 from typing import Any
 
 from policyctl.errors import PolicyctlError
-from policyctl.watch.decide import Heals, Settled, Situation, Synced, state_of
+from policyctl.watch.look import (
+    Clock,
+    EnvironmentVisit,
+    Heals,
+    Settled,
+    Situation,
+    Synced,
+    Watched,
+    Work,
+    state_of,
+    text_of,
+    visit_environment,
+)
 from policyctl.watch.memory import Memory
 from policyctl.watch.schedule import Hold, Holds, LookSchedule, Waves
 from policyctl.watch.status import SETTLED, Board, EnvironmentStatus, SourceStatus, State, Watcher
-from policyctl.watch.work import Clock, EnvironmentVisit, Watched, Work, text_of, visit_environment
 
 _SPREAD = 0.03  # seconds for each environment that is looked at because of a new revision, so that they do not come at once
 _HINT_SECONDS = 5.0  # the shortest time between two reads of the source, however many hints there are

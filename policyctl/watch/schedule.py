@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from policyctl.load.windows import RetryWaits, duration
+from policyctl.watch.look import Watched
 from policyctl.watch.status import SETTLED, State
-from policyctl.watch.work import Watched
 
 _JITTER = 0.02  # of an interval, so that environments of equal phases drift apart
 _WAITS = (State.PENDING, State.DRIFTED)

@@ -20,7 +20,7 @@ from policyctl.cli.watch_look import LookedPlan, Taken, UsedApprovals
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.decide import Look, Settled
+from policyctl.watch.look import Look, Settled
 from tests.conftest import Project
 from tests.git_repo import commit
 

@@ -27,7 +27,7 @@ from policyctl.cli.watch_work import EnvironmentWork
 from policyctl.errors import Refused, RemoteError
 from policyctl.plan.approval import APPLIED, NONE
 from policyctl.reconcile import apply, audit
-from policyctl.watch.decide import Look
+from policyctl.watch.look import Look
 from tests.cli.forges import Forge
 from tests.cli.pull_requests import Work
 from tests.conftest import Policyctl, Project, Ran

@@ -16,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.windows import WatchSettings
-from policyctl.watch.decide import Heals, Synced
+from policyctl.watch.look import Heals, Synced, Watched
 from policyctl.watch.memory import FILE, Memory, StateFolder
 from policyctl.watch.status import EnvironmentStatus, State
-from policyctl.watch.work import Watched
 from tests.examples import examples
 
 SINCE = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)

@@ -7,7 +7,7 @@ import pytest
 from policyctl.plan.drift import Moved
 from policyctl.plan.plan import Action, Change
 from policyctl.policy.document import Document, canonical_text, normal_form
-from policyctl.watch.decide import SyncedPolicies
+from policyctl.watch.look import SyncedPolicies
 
 NAME, MODEL = "virtual-policy/chat", "virtual-model/x/a"
 

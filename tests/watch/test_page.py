@@ -10,7 +10,7 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
-from policyctl.watch.page import STATES, StatusQuery, length, status_html, status_json
+from policyctl.watch.http import STATES, StatusQuery, length, status_html, status_json
 from policyctl.watch.status import Board, SourceStatus, State
 from tests.watch.boards import NOW, REASONS, board, fleet, status
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.load.windows import RetryWaits, WatchSettings
+from policyctl.watch.look import Watched
 from policyctl.watch.schedule import Holds, LookSchedule, Waves
 from policyctl.watch.status import State
-from policyctl.watch.work import Watched
 
 ORIGIN = "https://host:443"
 NAMES = [f"e{number}" for number in range(200)]
