@@ -519,6 +519,14 @@ def arrival(top: Path | None, commit: str) -> Arrival:
     return Arrival((commit, *parents), not step or commit in parents[step])
 
 
+def is_in_branch(top: Path | None, commit: str) -> bool:
+    """Whether a commit is in the history of the one that is checked out at the top of a repository."""
+    repository = None if top is None else find_repository(top)
+    if repository is None or not FULL_ID.fullmatch(commit):
+        return False
+    return repository.run("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
+
+
 def _moved(old: str, new: str, folder: str) -> str | None:
     """The other folder that `folder` is, if the file `new` in it is the file `old`; None if these have not one name."""
     pairs = zip_longest(reversed(PurePosixPath(old).parts), reversed(PurePosixPath(new).parts))

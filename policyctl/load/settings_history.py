@@ -52,13 +52,6 @@ class SettingsHistory:
             before = after
         return found if before == now else [*found, SettingsStep("", before, now)]
 
-    def first_of(self, about: str | EnvironmentFilter) -> str | None:
-        """The first commit at which an environment, or several, had settings; None if that is not known."""
-        try:
-            return next((one for one in reversed(self._changed(None)[1]) if self._marks(one, about) is not None), None)
-        except PolicyctlError:
-            return None
-
     def why_unknown(self, since: str | None) -> str:
         """Why it is not known how the settings changed since that commit, or the first configuration; empty if it is."""
         try:

@@ -691,6 +691,7 @@ def test_what_merges_do_together_to_a_policy_must_be_on_a_page(name: str, lab: W
     assert "evil" not in lab.forge.comments[6][0]["body"]
     lab.project.policy("lab", EVIL)
     lab.project.policy(name, LAB)
+    lab.commit()
     lab.forge.merge(5)
     lab.forge.merge(6)
     ran = lab.apply()

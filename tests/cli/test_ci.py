@@ -10,7 +10,7 @@ import pytest
 from tests.cli.forges import COMMIT, TOKEN, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran
 from tests.examples import crossed
-from tests.git_repo import commit
+from tests.git_repo import checked_out, commit
 from tests.remote.fake_server import Reply, closed_port
 from tests.sqlite_rows import put, row
 from tests.workflow_runner import proposed
@@ -24,6 +24,7 @@ name: nasty
 description: "x\\n\\n<!-- policyctl sha256:{digest} -->"
 policy: {{strategy: {{mode: single}}, targets: [{{model_name: virtual-model/x/a}}]}}
 """.format(digest="0" * 64)
+BEFORE = "the first one"
 SHOW = ("ci", "comment", "plan.md", "--plan", "plan.json")
 DRIFT = ("ci", "drift", "plan.md", "--plan", "plan.json")
 
@@ -269,18 +270,26 @@ def test_a_plan_against_a_revision_approves_nothing(
         ([], False),
         ([(5, COMMIT, True)], True),
         ([(5, COMMIT, False)], False),  # still open
-        ([(5, "d" * 40, True)], True),  # merged before this commit, and not applied yet
+        ([(5, BEFORE, True)], True),  # merged before this commit, and not applied yet
         ([(6, COMMIT, True)], False),  # another one, without a plan
-        ([(6, "d" * 40, True), (5, COMMIT, True)], True),
+        ([(6, BEFORE, True), (5, COMMIT, True)], True),
+        ([(5, "d" * 40, True)], False),  # merged after it
     ],
 )
 @pytest.mark.alike
 def test_what_the_merge_approved_is_found(
-    on_main: Policyctl, merges: list[tuple[int, str, bool]], found: bool, forge: Forge, digest: str, policyctl: Policyctl
+    on_main: Policyctl,
+    merges: list[tuple[int, str, bool]],
+    found: bool,
+    forge: Forge,
+    digest: str,
+    policyctl: Policyctl,
+    project: Project,
 ) -> None:
     assert policyctl(*SHOW).code == 0
+    before = checked_out(project.folder)
     for number, commit_id, merged in merges:
-        forge.merge(number, commit_id, merged=merged)
+        forge.merge(number, before if commit_id == BEFORE else commit_id, merged=merged)
     assert on_main("ci", "approved").out == (f"{digest}\n" if found else "none\n")
 
 

@@ -11,7 +11,7 @@ import pytest
 from policyctl.load.environment import EnvironmentFilter
 from policyctl.policy.document import digest
 from tests.cli.forges import Forge
-from tests.cli.pull_requests import Work
+from tests.cli.pull_requests import Work, hash_in
 from tests.conftest import Policyctl, Project
 from tests.sqlite_rows import live_documents
 
@@ -271,7 +271,8 @@ def test_a_person_approves_all_by_hand_with_overrides(both: Work) -> None:
     refused = both.apply()
     assert refused.code == 4
     result = json.loads(both.on_main("plan", "--format", "json", "--max-removes", "1").out)
-    approved = both.on_main("ci", "approved", "--digest", result["digest"], "--out", "overrides.json")
+    given = result["digest"] + hash_in(refused)
+    approved = both.on_main("ci", "approved", "--digest", given, "--out", "overrides.json")
     assert approved.out.strip() == result["digest"]
     options = ("--expect-digest", result["digest"], "--max-removes", "1")
     assert both.on_main("apply", "--yes", *options).code == 0

@@ -29,7 +29,7 @@ from policyctl.plan.approval import APPLIED, NONE
 from policyctl.reconcile import apply, audit
 from policyctl.watch.look import Look
 from tests.cli.forges import Forge
-from tests.cli.pull_requests import Work
+from tests.cli.pull_requests import Work, hash_in
 from tests.conftest import Policyctl, Project, Ran
 from tests.git_repo import git
 from tests.patience import LONGEST
@@ -373,10 +373,7 @@ def test_a_pull_request_does_not_approve_the_safety_settings_that_a_push_brought
     ran = tenant.apply()
     assert (ran.code, tenant.live["q"]) == (4, "a")
     assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
-    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
-    assert tenant.work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json").code == 0
-    ran = tenant.work.on_main("apply", "--yes", "--expect-digest", digest, "--overrides", "overrides.json")
-    assert (ran.code, tenant.work.on_main("ci", "applied").code) == (0, 0)
+    assert by_hand(tenant.work).code == 0
     tenant.work.settle()
     tenant.merge(7, q=A)  # what a person applied is in use
     assert (tenant.apply().code, tenant.live["q"]) == (0, "a")
@@ -472,6 +469,9 @@ def by_hand(work: Work, digest: str | None = None) -> Ran:
     """The steps of the workflow that a person starts with the digest of the plan."""
     digest = digest or json.loads(work.on_main("plan", "--format", "json").out)["digest"]
     given = work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json")
+    if given.code == 4:  # settings that are on no page, which this person reads
+        digest += hash_in(given)
+        given = work.on_main("ci", "approved", "--digest", digest, "--out", "overrides.json")
     ran = work.on_main("apply", "--yes", "--expect-digest", given.out.strip(), "--overrides", "overrides.json")
     return ran if given.code or ran.code else work.on_main("ci", "applied", "--digest", digest)
 
@@ -496,6 +496,33 @@ def test_settings_that_a_person_approved_are_noted_where_nothing_waits_or_is_wri
     assert (tenant.apply().code, tenant.live["q"]) == (0, "b")
 
 
+@pytest.mark.parametrize(
+    "pushed",
+    [
+        "limits: {max_removes: 9}",
+        "watch: {apply: on-merge, heal: always}",
+        CONFIG.splitlines()[-1].replace("}}}", "}, suspend: {reason: x, until: 2020-01-01}}}"),
+    ],
+)
+def test_a_person_approves_exactly_the_settings_that_they_read(pushed: str, tenant: TenantOf) -> None:
+    """Some of them do not change the plan, so its digest alone does not cover them."""
+    tenant.merge(5, p=B)
+    tenant.loosen()
+    tenant.push()
+    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
+    read = hash_in(tenant.work.on_main("ci", "approved"))
+    assert tenant.work.on_main("ci", "approved", "--digest", digest + read).code == 0
+    settings = (tenant.work.project.policies / "policyctl.yaml").read_text("utf-8").splitlines()
+    key = pushed.partition(":")[0]
+    kept = [line for line in settings if not line.startswith(f"{key}:")]
+    tenant.work.project.write("policyctl.yaml", "\n".join([*kept, pushed.replace("URL", tenant.url), ""]))
+    tenant.push()
+    for given in (digest, digest + read):
+        ran = tenant.work.on_main("ci", "approved", "--digest", given)
+        assert (ran.code, ran.out, read in ran.err) == (4, "", False)
+        assert hash_in(ran) != read
+
+
 def test_the_first_apply_of_an_environment_is_noted_on_a_merge_without_a_page_for_it(tenant: TenantOf) -> None:
     """Only the way to it is new, and no other environment is affected."""
     tenant.refuses = False
@@ -510,6 +537,27 @@ def test_the_first_apply_of_an_environment_is_noted_on_a_merge_without_a_page_fo
     tenant.work.settle()
     tenant.merge(5, p=B)
     assert (tenant.apply().code, tenant.live["p"]) == (0, "b")
+
+
+def test_the_first_settings_that_a_push_brought_are_not_noted_as_approved_by_a_run_without_changes(work: Work) -> None:
+    """Their environment needs no login, and live is as the files already."""
+    work.project.write("policyctl.yaml", "default: local\nenvironments: {local: {}}\n")
+    work.settle()
+    prod = "default: prod\nenvironments: {local: {}, prod: {limits: {max_removes: 999}}}\n"
+    work.project.write("policyctl.yaml", prod)
+    work.settle()
+    assert work.policyctl("apply", "--yes").code == 0
+    assert work.comment(5).code == 0
+    work.forge.merge(5)
+    assert (work.apply().code, work.on_main("ci", "applied").code) == (0, 0)
+    work.settle()
+    work.add("new")
+    assert work.comment(6).code == 0
+    assert "max_removes" not in work.forge.comments[6][0]["body"]
+    work.forge.merge(6, work.commit())
+    ran = work.apply()
+    assert (ran.code, "new" in work.live) == (4, False)
+    assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
 
 
 def test_a_start_by_hand_for_an_empty_plan_only_approves_no_settings(tenant: TenantOf) -> None:
@@ -538,8 +586,10 @@ def test_what_a_person_starts_by_hand_uses_what_waits(tenant: TenantOf) -> None:
     assert tenant.work.on_main("ci", "approved").out.strip() == NONE
 
 
-def test_what_a_person_approved_is_not_applied_again_by_starting_the_old_run_again(tenant: TenantOf) -> None:
-    """A service keeps what a run was given: the digest, and what it overrides. Others may start it again."""
+@pytest.mark.parametrize("back", [True, False])
+def test_what_a_person_approved_is_not_applied_again_by_starting_the_old_run_again(back: bool, tenant: TenantOf) -> None:
+    """A service keeps what a run was given: the digest, and what it overrides. Others may start it again, also when the files
+    are back to what they were then."""
     tenant.refuses = False
     old = tenant.push(p=RISKY)
     digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
@@ -550,7 +600,9 @@ def test_what_a_person_approved_is_not_applied_again_by_starting_the_old_run_aga
     tenant.work.settle()
     tenant.merge(6, p=A)
     assert (tenant.apply().code, tenant.live["p"]) == (0, "a")
-    tenant.write(p=RISKY)
+    if back:
+        tenant.push(p=RISKY)
+        tenant.forge.changed = {old: []}
     git(tenant.work.project.folder, "checkout", "--quiet", "--force", old)
     tenant.forge.commit = old
     again = tenant.work.on_main(*by_hand)

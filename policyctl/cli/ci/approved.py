@@ -55,11 +55,15 @@ Example:
 _NO_PLAN = "it was refused, its page did not show all of it, or it was not made for an environment"
 _NEW_ACCESS = (
     "no approved plan shows how remote, auth and ca_file came to be what they are now, so nothing logs in with them; read "
-    "them, then start this by hand with DIGEST@{}, where DIGEST is what policyctl plan --format json prints"
+    "them, then start this by hand with DIGEST@{settings}, where DIGEST is what policyctl plan --format json prints"
 )
 _NEW_SETTINGS = (
-    "a change of the remote or of the safety settings was in no approved plan; read these settings ({}) "
-    "and the plan, then start this by hand with its digest"
+    "a change of the remote or of the safety settings was in no approved plan; read these settings ({where}) "
+    "and the plan, then start this by hand with DIGEST@{settings}, where DIGEST is the plan's"
+)
+_OTHER_SETTINGS = (
+    "the remote or the safety settings are not those that the given hash is of; read them, then start this by hand with "
+    "DIGEST@{settings}"
 )
 
 
@@ -68,7 +72,7 @@ _NEW_SETTINGS = (
     "--digest",
     default="",
     help="What a person approved by hand; unless it is empty, it is printed. With @ and the hash that a "
-    "run with exit code 4 shows it approves a new way to the remote too.",
+    "run shows which finds that settings were not shown, it approves these settings too.",
 )
 @click.option("--overrides", "text", default="", metavar="TEXT", help="What that person overrides: OPTIONS because REASON.")
 @click.option(
@@ -110,18 +114,25 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     """What a person approves, with overrides, and what that uses: all that waits, at the head of the branch. The digest may be
     that of the plan without overrides, as the failed run showed it: one person gives both at once.
 
-    Raises StalePlan for another way in to the remote than was used before, unless what is `given` names it, and at an older
-    commit: the run that a person started there may have been started again by another one, who approved nothing.
+    Raises StalePlan for settings that no approved plan shows, unless what is `given` has their hash: they may be others than
+    were read. Also at an older commit: the run that a person started there may have been started again by another one, who
+    approved nothing.
     """
-    digest, _, access = given.partition("@")
+    digest, _, settings = given.partition("@")
     try:
-        found, applied, commit, not_head = _read(options, subject)
+        found, applied, commit, not_head = _read(options, subject, by_hand=True)
     except NotAllowed as error:
         found, applied, commit, not_head = [], None, "", NotHead(str(error))
     if not_head and not_head.moved:
         raise StalePlan(f"{not_head.why}; start that one by hand if it needs a person")
-    if access != subject.access() and (access or not _may_log_in(subject, found, applied)):
-        raise _new_access(subject, console, _besides(subject, [], applied))
+    if settings != subject.settings:
+        besides = _besides(subject, [], applied)
+        if not _may_log_in(subject, found, applied):
+            raise _new_access(subject, console, besides)
+        if digest != NONE and not subject.shown(_since(applied), found):
+            raise StalePlan(f"{_new_settings(subject, applied)}{besides}")
+        if settings:
+            raise StalePlan(_OTHER_SETTINGS.format(settings=subject.settings))
     approval = Approval(digest)
     if text.strip():
         by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
@@ -148,9 +159,16 @@ def _besides(subject: Subject, found: Sequence[Approval], applied: Approval | No
 
 def _new_access(subject: Subject, console: Console, besides: str) -> StalePlan:
     """What ends the run before anything logs in, which the summary shows too."""
-    why = f"{_NEW_ACCESS.format(subject.access())}{besides}"
+    why = f"{_NEW_ACCESS.format(settings=subject.settings)}{besides}"
     write_stop_summary(why, console)
     return StalePlan(why)
+
+
+def _new_settings(subject: Subject, applied: Approval | None) -> str:
+    """That no approved plan shows a change of the settings, and how to go on."""
+    since = _since(applied)
+    where = "in policyctl.yaml" if since is None else f"policyctl plan --base {since} lists what changed"
+    return _NEW_SETTINGS.format(where=where, settings=subject.settings)
 
 
 def _merged(subject: Subject, options: Options, console: Console) -> tuple[Approval, list[str]]:
@@ -170,30 +188,37 @@ def _merged(subject: Subject, options: Options, console: Console) -> tuple[Appro
     if not _may_log_in(subject, found, applied):
         besides = _besides(subject, found, applied)
         raise _new_access(subject, console, besides if why is None else f"{besides}; {why}")
-    if why is None and not found:
-        why = "no merged pull request is waiting to be applied; start this by hand with the plan's digest to apply it"
-    if why is None and len(found) == 1 and found[0].digest == NONE:
-        why = f"{_not_approved(found[0])}; start this by hand with the plan's digest to apply it"
-    holding = [one for one in found if one.holds(commit)]
-    if why is None and holding and not subject.shown(_since(applied), found):
-        since = _since(applied)
-        where = "in policyctl.yaml" if since is None else f"policyctl plan --base {since} lists what changed"
-        why = f"{_NEW_SETTINGS.format(where)}{_besides(subject, found, applied)}"
+    if why is None:
+        why = _why_nothing(subject, found, applied)
     if why is not None:
         return nothing(why), []
+    holding = [one for one in found if one.holds(commit)]
     approval = _summed(found, commit, subject, console, nothing)
     return approval, _uses(subject, approval, holding)
 
 
-def _read(options: Options, subject: Subject) -> tuple[list[Approval], Approval | None, str, NotHead | None]:
+def _why_nothing(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> str | None:
+    """Why nothing is approved at the head of the branch, whatever the plan is, and how to go on; None if something may be."""
+    alone = len(found) == 1 and found[0].digest == NONE
+    why = _not_approved(found[0]) if alone else None if found else "no merged pull request is waiting to be applied"
+    if not subject.shown(_since(applied), found):
+        besides = _besides(subject, [] if alone else found, applied)
+        return f"{'' if why is None else f'{why}; '}{_new_settings(subject, applied)}{besides}"
+    return why and f"{why}; start this by hand with the plan's digest to apply it"
+
+
+def _read(
+    options: Options, subject: Subject, *, by_hand: bool = False
+) -> tuple[list[Approval], Approval | None, str, NotHead | None]:
     """The waiting approvals, the newest first; the last one that was applied; the commit of this run; and why none of them
-    counts, or None."""
+    counts, or None. What a person approved `by_hand` is used once in this way: the files may become again what they were."""
     with open_forge(os.environ) as forge:
         if forge is None:
             return [], None, "", NotHead("without a token no approval can be read; start this by hand with the plan's digest")
         place = _place(options, subject)
         found, applied = approvals_of(forge, place)
-        return found, applied, forge.commit, why_not_head(forge, place.directory, place.referred)
+        not_head = why_not_head(forge, place.directory, place.referred, exactly=by_hand)
+        return found, applied, forge.commit, not_head
 
 
 def _place(options: Options, subject: Subject) -> ApprovalPlace:
@@ -283,8 +308,7 @@ def _note(forge: Forge, subject: Subject, place: ApprovalPlace, console: Console
     if not_head := why_not_head(forge, place.directory, place.referred):
         return not_head.why
     approvals = approvals_in(forge, found, place)
-    # The first settings of an environment are approved too, which nothing logs in with before: this runs once it was applied.
-    is_shown = begun_at(approvals, forge.commit) or subject.shown(_since(last), approvals, reached=True)
+    is_shown = begun_at(approvals, forge.commit) or subject.shown(_since(last), approvals)
     commit = forge.commit if is_shown or by_hand else _since(last) or ""
     by_run = f"[this run]({forge.link})"
     if any(one.ours for one in found):

@@ -43,6 +43,7 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
 HIDDEN = "no comment shows what it changes"
+_LATER = "it was merged after the commit that is checked out"
 _CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
 
 
@@ -147,8 +148,17 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
             approvals.append(Approval(NONE, one.merge.name, why=why, known=True))
         else:
             seen = _is_seen(approval, one.merge, one.ours[-1])
-            approvals.append(held(approval._replace(end=one.merge.end), one.merge.what, seen=seen))
+            approval = held(approval._replace(end=one.merge.end), one.merge.what, seen=seen)
+            approvals.append(approval._replace(digest=NONE, why=_LATER) if _is_later(forge, one.merge, place) else approval)
     return approvals
+
+
+def _is_later(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
+    """Whether the checked-out commit is older than a merge. How that came about is not known there, so it only replaces what is
+    older."""
+    from policyctl.load.history import is_in_branch  # imports subprocess
+
+    return merge.end != forge.commit and not is_in_branch(place.top, merge.end)
 
 
 def settings_shown(
@@ -238,9 +248,10 @@ class NotHead(NamedTuple):
     moved: bool = False
 
 
-def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -> NotHead | None:
-    """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or when later commits
-    change nothing in the directory, and none of the files that are `referred` to (paths from the repository's top).
+def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *, exactly: bool = False) -> NotHead | None:
+    """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or, if not `exactly` that
+    is asked for, when later commits together change nothing in the directory, and none of the files that are `referred` to
+    (paths from the repository's top).
 
     Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
     """
@@ -253,7 +264,7 @@ def why_not_head(forge: Forge, directory: str, referred: Collection[str] = ()) -
             f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
             "start this by hand with the plan's digest"
         )
-    if head and (head == forge.commit or _is_the_same_for(directory, referred, forge, head)):
+    if head and (head == forge.commit or (not exactly and _is_the_same_for(directory, referred, forge, head))):
         return None
     return NotHead(
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "

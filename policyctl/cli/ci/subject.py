@@ -15,7 +15,7 @@ from policyctl.errors import UsageError
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.environment import Config, EnvironmentFilter
 from policyctl.load.git import repository_top
-from policyctl.plan.approval import Approvable, Approval, SettingsMarks
+from policyctl.plan.approval import Approvable, Approval, SettingsMarks, of_several
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.settings import Override
 
@@ -49,13 +49,16 @@ class Subject(ABC):
     def access(self) -> str:
         """How the remotes are reached now, as a hash."""
 
-    def shown(self, since: str | None, approvals: Sequence[Approval], *, way_only: bool = False, reached: bool = False) -> bool:
+    @property
+    def settings(self) -> str:
+        """All settings now, as one hash: how the remotes are reached, and the safety settings."""
+        return of_several(SettingsMarks(self.access(), self.rules)._asdict())
+
+    def shown(self, since: str | None, approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
         """Whether approved plans showed each change of the settings since that commit; see `settings_shown`. With None that is
-        since the first configuration, or for what was `reached` by now since its own first settings."""
-        now, history = SettingsMarks(self.access(), self.rules), self._history
-        if since is None and reached:
-            since = history.first_of(self._about)
-        return settings_shown(history, self._about, now, [since], approvals, way_only=way_only)
+        since the first configuration."""
+        now = SettingsMarks(self.access(), self.rules)
+        return settings_shown(self._history, self._about, now, [since], approvals, way_only=way_only)
 
     def why_unknown(self, since: str | None) -> str:
         """Why it is not known how the settings changed since that commit; empty if it is."""
