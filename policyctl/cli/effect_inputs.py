@@ -15,9 +15,8 @@ from policyctl.cli.session import Session, open_session
 from policyctl.effect.gateway import Answer, Answers, answer_streamed, read_answer, with_remainder
 from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, tree_if_known
 from policyctl.errors import NotKnown, PolicyctlError, UsageError
-from policyctl.load.directory import Loaded
+from policyctl.load.directory import Loaded, read_leniently
 from policyctl.load.discovery import UnreadFiles, find_config, load_config
-from policyctl.load.documents import read_leniently
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import is_template
 from policyctl.load.source import SUFFIXES, Source, read_source, redact_linked

@@ -18,8 +18,7 @@ from policyctl.effect.tree import DeclaredModels, read_tree
 from policyctl.errors import Mark, PolicyctlError, Problem, errors_in
 from policyctl.lint import targets
 from policyctl.lint.targets import groups, in_variables
-from policyctl.load.directory import Files, Loaded
-from policyctl.load.documents import FileResult
+from policyctl.load.directory import FileResult, Files, Loaded
 from policyctl.load.environment import Config, Environment, dotted
 from policyctl.load.source import Source, redact_linked
 from policyctl.load.yaml import IgnoreComment, ignore_comments, to_problems

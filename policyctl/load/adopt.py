@@ -21,9 +21,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from policyctl.errors import errors_in
-from policyctl.load.directory import Files, Loaded
+from policyctl.load.directory import Files, Loaded, read_contents
 from policyctl.load.discovery import UnreadFiles
-from policyctl.load.documents import read_contents
 from policyctl.load.environment import Environment
 from policyctl.load.kinds import is_template
 from policyctl.load.source import Source

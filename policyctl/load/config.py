@@ -1,15 +1,17 @@
-"""policyctl.yaml: where it is, and its environments with their safety settings."""
+"""policyctl.yaml: its form, where it is, and its environments with their safety settings.
 
-from __future__ import annotations
+The form is a strict model of each part, whose descriptions the manual and the JSON Schema show.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
+from policyctl import __version__
 from policyctl.errors import InvalidInput, Mark, Problem
-from policyctl.load.config_file import ConfigFile, EnvironmentFile, LintFile, version_error
 from policyctl.load.environment import (
     NO_CONFIG,
     Config,
@@ -25,25 +27,243 @@ from policyctl.load.environment import (
 from policyctl.load.fleet import ENVIRONMENT_NAME, FleetDescription, Member, Origin, Placed, ReadBeside, Rendered, render_member
 from policyctl.load.kinds import CONFIG_FILE, MAX_VARIABLES
 from policyctl.load.settings_file import (
-    _MAY,
-    _NEEDS,
-    FIELDS,
     AuthFile,
-    GuardExceptionFile,
-    GuardsFile,
-    LoginType,
-    login_type,
+    Names,
+    ReceiverFile,
+    SafetyFile,
+    Secret,
+    SuspendFile,
+    auth_findings,
+    check_receivers,
+    exceptions_of,
+    guards_of,
+    own_or_shared,
     watch_settings,
 )
 from policyctl.load.source import Source, read_bytes, refuse_link
-from policyctl.load.urls import LOCAL, http_url_error, is_http, is_postgres, is_safe_for_secrets, same_remotes
+from policyctl.load.urls import LOCAL, http_url_error, remote_url_error, same_remotes
 from policyctl.load.yaml import to_problems
-from policyctl.plan.settings import PARTIAL, GuardException, Guards, Limits, MinServed, Settings, Survive
+from policyctl.plan.settings import PARTIAL, Limits, Settings
 from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
+from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import within
-from policyctl.policy.schema import FileModel, findings_of
+from policyctl.policy.schema import Apart, FileModel, findings_of
 from policyctl.rules import RULES, Chosen, guess_rule, with_prefix
+
+
+def _check_remote(text: str) -> str:
+    if complaint := remote_url_error(text):
+        raise PydanticCustomError("remote", "{complaint}", {"complaint": complaint})
+    return text
+
+
+def _check_label(value: Any) -> Any:
+    """A label as text: a number or true in YAML is what it looks like."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, int | float) else value
+
+
+Labels = dict[str, Annotated[str, BeforeValidator(_check_label)]]
+_LABELS = "Words to select environments by, such as ring: canary. Policies do not see them."
+_EXTENDS = "The template whose settings these are merged over."
+
+
+class TemplateFile(SafetyFile):
+    """Settings that environments share. `{{ expressions }}` over an inventory's columns and `vars` are rendered in remote,
+    auth, ca_file, labels and vars."""
+
+    extends: Annotated[str | None, Field(description=_EXTENDS)] = None
+    remote: Annotated[str | None, Field(min_length=1, description="The remote, as for an environment.")] = None
+    auth: Annotated[Apart[AuthFile] | None, Field(description="How to log in, merged by key.")] = None
+    ca_file: Annotated[str | None, Field(description="A file with the certificates of a private authority.")] = None
+    labels: Annotated[Labels | None, Field(description=_LABELS)] = None
+    vars: Annotated[dict[str, Any] | None, Field(description="Variables for the templates in policy and test files.")] = None
+
+
+def _check_beside(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise PydanticCustomError("inventory", "must be a file beside policyctl.yaml or below it")
+    if not path.endswith((".csv", ".yaml", ".yml", ".json")):
+        raise PydanticCustomError("inventory", "must be a file in CSV, YAML or JSON (.csv, .yaml, .json)")
+    return path
+
+
+class GeneratorFile(FileModel):
+    """One environment for each row of an inventory."""
+
+    source: Annotated[
+        str,
+        AfterValidator(_check_beside),
+        Field(alias="from", description="The inventory: a file in CSV, YAML or JSON beside policyctl.yaml."),
+    ]
+    name: Annotated[
+        str, Field(min_length=1, description="The name of a row's environment, with expressions: prod-{{ tenant }}.")
+    ]
+    extends: Annotated[str | None, Field(description=f"{_EXTENDS} A column named extends wins.")] = None
+    defaults: Annotated[Apart[TemplateFile] | None, Field(description="Settings of all rows, merged over the template's.")] = (
+        None
+    )
+    labels: Annotated[Names, Field(description="The columns to select environments by.")] = ()
+    vars: Annotated[Names, Field(description="The columns that policies may see, as variables.")] = ()
+    min: Annotated[int, Field(ge=1, description="The fewest rows; fewer are an error. Default: 1.")] = 1
+
+
+class WaveFile(FileModel):
+    """Environments that are applied before the next wave begins."""
+
+    label: Annotated[
+        str | None, Field(min_length=1, description="A selector such as ring=canary. Default: all that no earlier wave has.")
+    ] = None
+    max_failures: Annotated[
+        int | None, Field(ge=0, description="The most environments that may fail before later waves are held back. Default: 0.")
+    ] = None
+
+
+class EnvironmentFile(SafetyFile):
+    """One environment: a remote, how to log in, its variables, and its own safety settings."""
+
+    remote: Annotated[
+        str,
+        AfterValidator(_check_remote),
+        Field(
+            description="Where the policies are applied: local (a SQLite file in .policyctl/ beside the policy directory), "
+            "sqlite:///PATH, postgresql://HOST/DATABASE, or the http(s) URL of an instance."
+        ),
+    ] = LOCAL
+    auth: Annotated[
+        Apart[AuthFile] | None, Field(description="How to log in to an http(s) remote. Not used for the embedded remote.")
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        Field(description="A file with the certificates of a private authority, in PEM form. TLS is always verified."),
+    ] = None
+    vars: Annotated[dict[str, Any], Field(description="Variables for the templates in policy and test files.")] = Field(
+        default_factory=dict
+    )
+    extends: Annotated[str | None, Field(description=_EXTENDS)] = None
+    labels: Annotated[Labels | None, Field(description=_LABELS)] = None
+    suspend: Annotated[Apart[SuspendFile] | None, Field(description="Leave this environment as it is for a while.")] = None
+
+
+def _check_origin(text: str) -> str:
+    if not _ORIGIN.fullmatch(text):
+        # Without the text, which may have a password.
+        raise PydanticCustomError("origin", "must be https://HOST or https://HOST:PORT, with nothing after it")
+    return text
+
+
+_ORIGIN = late_pattern(r"https?://[A-Za-z0-9*._-]+(:[0-9]{1,5})?/?")
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_check_origin)], ...], Field(strict=False, min_length=1)]
+
+
+class LintFile(FileModel):
+    """Which lint rules run."""
+
+    select: Annotated[
+        Names | None,
+        Field(
+            description="The lint rules to run: codes such as P401, or the beginning of codes such as P4. Default: all except "
+            "those of severity info."
+        ),
+    ] = None
+    ignore: Annotated[
+        Names | None, Field(description="Lint rules to leave out, by code or by the beginning of codes; wins over select.")
+    ] = None
+
+
+class EffectFile(FileModel):
+    """How effects on traffic are computed."""
+
+    partial: Annotated[
+        float, Field(gt=0, lt=1, description="The share of calls that fail in the partial failures of a plan.")
+    ] = PARTIAL
+
+
+def _check_base(text: str) -> str:
+    if complaint := http_url_error(text):
+        raise PydanticCustomError("base", "{complaint}", {"complaint": complaint})
+    return text
+
+
+class ConnectionFile(FileModel):
+    """What a connection of the platform holds, for the gateway."""
+
+    api_key: Annotated[Secret | None, Field(description="A reference to the key, such as env:OPENAI_API_KEY.")] = None
+    custom_host: Annotated[
+        Annotated[str, AfterValidator(_check_base)] | None,
+        Field(description="Where requests go if the model's own file does not say: https://HOST/v1."),
+    ] = None
+
+
+class GatewayFile(FileModel):
+    """How `policyctl gateway` reaches the providers."""
+
+    connections: Annotated[
+        dict[str, ConnectionFile], Field(description="By app id, what each connection of the virtual models holds.")
+    ] = Field(default_factory=dict)
+
+
+class ConfigFile(SafetyFile):
+    """policyctl.yaml."""
+
+    default: Annotated[
+        str | None,
+        Field(description="The environment to use without --env. With several environments and no default, --env is required."),
+    ] = None
+    lint: Annotated[Apart[LintFile] | None, Field(description="Which lint rules run.")] = None
+    effect: Annotated[Apart[EffectFile] | None, Field(description="How effects on traffic are computed.")] = None
+    gateway: Annotated[Apart[GatewayFile] | None, Field(description="How policyctl gateway reaches the providers.")] = None
+    environments: Annotated[
+        Annotated[dict[str, Apart[EnvironmentFile]], Field(min_length=1)] | None,
+        Field(description="The environments by name. Default: one environment, local, on the embedded remote."),
+    ] = None
+    required_version: Annotated[
+        str | None,
+        Field(description="The versions of policyctl that read this file, such as >=0.1,<1. It is checked before all else."),
+    ] = None
+    templates: Annotated[
+        dict[str, Apart[TemplateFile]] | None,
+        Field(description="Settings by name that environments extend. They are never planned."),
+    ] = None
+    fleet: Annotated[
+        Annotated[tuple[Apart[GeneratorFile], ...], Field(strict=False, min_length=1)] | None,
+        Field(description="Environments that are generated from inventories, one for each row."),
+    ] = None
+    allow_origins: Annotated[
+        Origins | None,
+        Field(
+            description="Where rendered remotes may lead: https://HOST, in which * is a part of a host's name. Required when "
+            "a row decides the host, since credentials are sent there."
+        ),
+    ] = None
+    waves: Annotated[
+        Annotated[tuple[Apart[WaveFile], ...], Field(strict=False, min_length=1)] | None,
+        Field(description="The order in which many environments are applied: a wave begins when the one before ended well."),
+    ] = None
+    notify: Annotated[
+        Annotated[
+            tuple[Apart[ReceiverFile], ...],
+            Field(strict=False, min_length=1),
+            AfterValidator(check_receivers),
+        ]
+        | None,
+        Field(description="Who is notified of environments that policyctl watch finds in another state."),
+    ] = None
+
+
+def version_error(required: Any) -> str | None:
+    """Why this version may not read a configuration with that `required_version`; None if it may, or if none is required."""
+    if not isinstance(required, str):
+        return None  # absent, or of the wrong form, which is another problem
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        fits = SpecifierSet(required).contains(__version__, prereleases=True)
+    except InvalidSpecifier:
+        return f"{required!r} is not a range of versions; write it as >=0.1,<1"
+    return None if fits else f"this is policyctl {__version__}, and {required} is required; use a version in that range"
 
 
 def config_of(source: Source, read: ReadBeside | None = None) -> Config:
@@ -296,55 +516,3 @@ def _environment(name: str, file: EnvironmentFile, shared: ConfigFile) -> Enviro
     remote, rate = (file.remote, file.auth, file.ca_file), either("requests_per_second")
     watch = watch_settings(file.watch, shared.watch)
     return Environment(name, *remote, file.vars, either("include"), settings, labels, suspend, rate, watch)
-
-
-def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:
-    """What is wrong with an environment's `auth`, with paths into it. Values are not shown: they may be secrets."""
-    if is_postgres(remote):
-        message = "auth does not apply to a postgresql: remote; libpq finds the password (PGPASSFILE, service); remove it"
-        yield Finding(("auth",), "P308", message, "key")
-    if not is_http(remote):
-        return
-    if not is_safe_for_secrets(remote):
-        message = "remote must be an https:// URL, because auth would be sent in the clear (http:// only to this machine)"
-        yield Finding(("remote",), "P308", message)
-    if auth.url is not None and (complaint := http_url_error(auth.url)):
-        yield Finding(("auth", "url"), "P308", f"url {complaint}")
-    elif auth.url is not None and not is_safe_for_secrets(auth.url):
-        yield Finding(("auth", "url"), "P308", "url must be an https:// URL (http:// only to this machine)")
-    yield from _field_findings(auth, login_type(auth, remote))
-
-
-def _field_findings(auth: AuthFile, kind: LoginType) -> Iterator[Finding]:
-    subject = f"auth of type {kind}" if auth.type else f"auth for this remote (type {kind})"
-    given = [name for name in FIELDS if getattr(auth, name) is not None]
-    for name in _NEEDS[kind]:
-        if name not in given:
-            yield Finding(("auth",), "P308", f"{subject} needs {name}", "key")
-    for name in given:
-        if name not in (*_NEEDS[kind], *_MAY.get(kind, ("url",))):
-            yield Finding(("auth", name), "P308", f"{subject} does not take {name}; remove it", "key")
-    if kind == "cpd" and (auth.password is None) == (auth.api_key is None):
-        yield Finding(("auth",), "P308", f"{subject} needs exactly one of password and api_key", "key")
-
-
-def own_or_shared(key: str, own: FileModel | None, shared: FileModel | None) -> Any:
-    """An environment's own value, else the shared one, else None."""
-    value = None if own is None else getattr(own, key)
-    return value if value is not None or shared is None else getattr(shared, key)
-
-
-def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
-    """The guards of an environment: each its own, else the shared one, else none."""
-    found = {name: own_or_shared(name, own, shared) for name in Guards._fields}
-    survive, least = found.pop("survive"), found.pop("min_served")
-    return Guards(
-        **found,
-        survive=survive and Survive(survive.any, tuple(dict.fromkeys(survive.down_with))),
-        min_served=least and MinServed(least.share, least.of, least.answers, least.at_least),
-    )
-
-
-def exceptions_of(files: Iterable[GuardExceptionFile]) -> tuple[GuardException, ...]:
-    """The exceptions, in the order written."""
-    return tuple(GuardException(file.guard, file.policy, file.reason) for file in files)

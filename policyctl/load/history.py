@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from policyctl.errors import InvalidInput, PolicyctlError, errors_in
 from policyctl.load.base_config import config_paths, is_policy_file
-from policyctl.load.documents import FileResult, read_contents
+from policyctl.load.directory import FileResult, read_contents
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git import FULL_ID
 from policyctl.load.git.repository import WHOLE_HISTORY, Repository, find_repository

@@ -9,7 +9,6 @@ from pydantic_core import PydanticCustomError
 
 from policyctl.effect.gateway import Answer, with_remainder
 from policyctl.errors import Mark, Problem
-from policyctl.load.documents import render_document
 from policyctl.load.kinds import TEST_KIND, RawDocument, has_template, is_test_file
 from policyctl.load.settings_file import AnswerKey, OneAnswer, invalid
 from policyctl.load.source import Source
@@ -211,6 +210,8 @@ def _checked(data: Any, variables: Mapping[str, Any]) -> tuple[SuiteFile | None,
     if found := _kind_findings(data):
         return None, found
     if has_template(data):
+        from policyctl.load.template import render_document  # imports jinja2
+
         data, found = render_document(data, variables)
     try:
         file = SuiteFile.model_validate(data)

@@ -1,15 +1,17 @@
-"""The form of the settings in policyctl.yaml that any environment may have: logins, guards, limits, and how it is watched."""
+"""The form of the settings in policyctl.yaml that any environment may have: logins, guards, limits, watching and notifying."""
 
-from typing import Annotated, Any, Literal
+import datetime
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from policyctl.effect.gateway import ANSWERS, BROKEN_WORDS, Answer, RetryAfter, is_served, read_answer
-from policyctl.load.urls import is_local
+from policyctl.load.urls import http_url_error, is_http, is_local, is_postgres, is_safe_for_secrets
 from policyctl.load.windows import RetryWaits, WatchSettings, Window, cron_error, seconds_of, zone_error
-from policyctl.plan.settings import Guard, Part
-from policyctl.policy.findings import did_you_mean, format_path
+from policyctl.plan.settings import Guard, GuardException, Guards, MinServed, Part, Survive
+from policyctl.policy.findings import Finding, did_you_mean, format_path
 from policyctl.policy.schema import Apart, FileModel
 
 
@@ -173,6 +175,36 @@ def login_type(auth: AuthFile, remote: str) -> LoginType:
     if ".cloud.ibm.com" in remote:
         return "ibm_iam"
     return "cpd" if remote.lower().startswith("https://cpd") else "mcsp"
+
+
+def auth_findings(auth: AuthFile, remote: str) -> Iterator[Finding]:
+    """What is wrong with an environment's `auth`, with paths into it. Values are not shown: they may be secrets."""
+    if is_postgres(remote):
+        message = "auth does not apply to a postgresql: remote; libpq finds the password (PGPASSFILE, service); remove it"
+        yield Finding(("auth",), "P308", message, "key")
+    if not is_http(remote):
+        return
+    if not is_safe_for_secrets(remote):
+        message = "remote must be an https:// URL, because auth would be sent in the clear (http:// only to this machine)"
+        yield Finding(("remote",), "P308", message)
+    if auth.url is not None and (complaint := http_url_error(auth.url)):
+        yield Finding(("auth", "url"), "P308", f"url {complaint}")
+    elif auth.url is not None and not is_safe_for_secrets(auth.url):
+        yield Finding(("auth", "url"), "P308", "url must be an https:// URL (http:// only to this machine)")
+    yield from _field_findings(auth, login_type(auth, remote))
+
+
+def _field_findings(auth: AuthFile, kind: LoginType) -> Iterator[Finding]:
+    subject = f"auth of type {kind}" if auth.type else f"auth for this remote (type {kind})"
+    given = [name for name in FIELDS if getattr(auth, name) is not None]
+    for name in _NEEDS[kind]:
+        if name not in given:
+            yield Finding(("auth",), "P308", f"{subject} needs {name}", "key")
+    for name in given:
+        if name not in (*_NEEDS[kind], *_MAY.get(kind, ("url",))):
+            yield Finding(("auth", name), "P308", f"{subject} does not take {name}; remove it", "key")
+    if kind == "cpd" and (auth.password is None) == (auth.api_key is None):
+        yield Finding(("auth",), "P308", f"{subject} needs exactly one of password and api_key", "key")
 
 
 _FAILURES = "a status from 300 to 999, refused, connect-timeout, broken-body or cut-stream"
@@ -379,3 +411,117 @@ class SafetyFile(FileModel):
         Apart[WatchFile] | None,
         Field(description="How policyctl watch treats an environment. Each setting of an environment wins for itself."),
     ] = None
+
+
+def own_or_shared(key: str, own: FileModel | None, shared: FileModel | None) -> Any:
+    """An environment's own value, else the shared one, else None."""
+    value = None if own is None else getattr(own, key)
+    return value if value is not None or shared is None else getattr(shared, key)
+
+
+def guards_of(own: GuardsFile | None, shared: GuardsFile | None) -> Guards:
+    """The guards of an environment: each its own, else the shared one, else none."""
+    found = {name: own_or_shared(name, own, shared) for name in Guards._fields}
+    survive, least = found.pop("survive"), found.pop("min_served")
+    return Guards(
+        **found,
+        survive=survive and Survive(survive.any, tuple(dict.fromkeys(survive.down_with))),
+        min_served=least and MinServed(least.share, least.of, least.answers, least.at_least),
+    )
+
+
+def exceptions_of(files: Iterable[GuardExceptionFile]) -> tuple[GuardException, ...]:
+    """The exceptions, in the order written."""
+    return tuple(GuardException(file.guard, file.policy, file.reason) for file in files)
+
+
+def _check_date(text: Any) -> Any:
+    try:
+        return datetime.date.fromisoformat(text) if isinstance(text, str) else text
+    except ValueError:
+        raise PydanticCustomError("date", "must be a date such as 2026-12-04") from None
+
+
+class SuspendFile(FileModel):
+    """Leaves an environment as it is for a while. Every report names it."""
+
+    reason: Annotated[str, Field(min_length=1, description="Why; every report shows it.")]
+    until: Annotated[
+        Annotated[datetime.date, BeforeValidator(_check_date)] | None,
+        Field(description="The first day on which it is not suspended any more. Default: until this is removed."),
+    ] = None
+
+
+def _check_address(text: str) -> str:
+    if text.startswith(("env:", "file:")) and text.partition(":")[2]:
+        return text
+    if http_url_error(text):  # without the text, which may have a password
+        raise PydanticCustomError(
+            "address", "must be an https:// URL without a password, or a reference to one, such as env:URL"
+        )
+    return text
+
+
+NotifiedState = Literal["in_sync", "pending", "drifted", "conflict", "fighting", "refused", "failed", "suspended"]
+
+
+# For editors, what `ReceiverFile` checks.
+_OF_FORM: dict[str, Any] = {
+    "if": {"properties": {"form": {"const": "issue"}}, "required": ["form"]},
+    "then": {"properties": {"url": {"type": "null"}, "secret": {"type": "null"}}},
+    "else": {"properties": {"url": {"type": "string"}}, "required": ["url"]},
+}
+
+
+class ReceiverFile(FileModel):
+    """Who is notified of environments that `policyctl watch` finds in another state."""
+
+    model_config = ConfigDict(json_schema_extra=_OF_FORM)
+
+    name: Annotated[str, Field(min_length=1, description="What messages and metrics call it.")]
+    url: Annotated[
+        Annotated[str, AfterValidator(_check_address)] | None,
+        Field(
+            description="Where notifications are posted: an https:// URL, or a reference to one that is secret. An issue has "
+            "none, and every other form needs one."
+        ),
+    ] = None
+    form: Annotated[
+        Literal["json", "slack", "issue"],
+        Field(
+            description="json: everything, as JSON. slack: a text, as Slack and those like it take it. issue: one issue on "
+            "GitHub or GitLab, which lists the environments in these states. Default: json."
+        ),
+    ] = "json"
+    secret: Annotated[
+        Secret | None,
+        Field(
+            description="A reference to the secret that signs notifications, such as env:HOOK_SECRET. An issue is not signed."
+        ),
+    ] = None
+    states: Annotated[
+        Annotated[tuple[NotifiedState, ...], Field(strict=False, min_length=1)],
+        Field(
+            description="The states to notify of. in_sync is only notified after another one of these. Default: drifted, "
+            "conflict, fighting, refused, failed, in_sync."
+        ),
+    ] = ("drifted", "conflict", "fighting", "refused", "failed", "in_sync")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.form != "issue" and self.url is None:
+            raise PydanticCustomError("receiver", "needs a url with form {form}", {"form": self.form})
+        if self.form == "issue" and (self.url is not None or self.secret is not None):
+            why = "has form issue, so leave out url and secret: the token shows where it is opened"
+            raise PydanticCustomError("receiver", why)
+        return self
+
+
+def check_receivers(receivers: tuple[ReceiverFile, ...]) -> tuple[ReceiverFile, ...]:
+    """Refuse receivers of which two have one name, or two are issues."""
+    names = [one.name for one in receivers]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PydanticCustomError("receivers", "has two receivers named {name}; give each its own name", {"name": twice[0]})
+    if [one.form for one in receivers].count("issue") > 1:
+        raise PydanticCustomError("receivers", "has two receivers of form issue; one lists every environment")
+    return receivers

@@ -22,8 +22,9 @@ from jinja2.filters import do_round, make_attrgetter
 from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment, SandboxedEnvironment
 
+from policyctl.load.environment import UNSET
 from policyctl.load.kinds import is_template
-from policyctl.policy.findings import did_you_mean
+from policyctl.policy.findings import Finding, did_you_mean
 from policyctl.policy.memo import late_pattern
 
 MAX_OUTPUT = 65_536  # characters and items of one value, at every depth
@@ -70,6 +71,14 @@ _NO_KEY = late_pattern(r"has no (?:attribute|element) '?(?P<name>.*?)'?$")
 
 class UnsetVariable(BadTemplate):
     """A template with a variable that the environment does not set."""
+
+
+def render_document(data: dict[str, Any], variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+    """The document with its templates rendered (except in `kind` and `spec_version`), and what could not be rendered."""
+    fixed = {key: data[key] for key in ("kind", "spec_version") if key in data}
+    rendered, failed = render({key: value for key, value in data.items() if key not in fixed}, variables)
+    found = [Finding(path, UNSET if isinstance(error, UnsetVariable) else "P015", str(error)) for path, error in failed]
+    return {**fixed, **rendered}, found
 
 
 def render(value: Any, variables: Mapping[str, Any]) -> tuple[Any, list[tuple[tuple[str | int, ...], BadTemplate]]]:

@@ -11,8 +11,7 @@ from typing import Any
 from policyctl.errors import InvalidInput, errors_in
 from policyctl.load.adopt import Adoption, Edited, FileLayout, Placement, Templated, edit_policy, override_text
 from policyctl.load.config import beside, config_of
-from policyctl.load.directory import Files, Loaded
-from policyctl.load.documents import read_contents
+from policyctl.load.directory import Files, Loaded, read_contents
 from policyctl.load.environment import Config, Environment
 from policyctl.load.source import Source, read_bytes, source_of
 from policyctl.load.write import policy_text, unrepresentable_reasons

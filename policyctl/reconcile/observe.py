@@ -11,8 +11,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from policyctl.errors import Incomplete, PolicyctlError, RemoteError
-from policyctl.load.directory import Loaded
-from policyctl.load.documents import ConsumerDocument
+from policyctl.load.directory import ConsumerDocument, Loaded
 from policyctl.load.urls import GIT
 from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, path_of, phrase
 from policyctl.policy.document import Document

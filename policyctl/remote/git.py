@@ -19,9 +19,8 @@ from typing import Any
 from policyctl.effect.tree import NOTHING, DeclaredModels
 from policyctl.errors import InvalidInput, PolicyctlError, Problem, errors_in
 from policyctl.load.base_config import CHANGES, BaseConfig, access_at, access_now, config_at, moves
-from policyctl.load.directory import Files
+from policyctl.load.directory import Files, model_addresses
 from policyctl.load.discovery import find_files
-from policyctl.load.documents import model_addresses
 from policyctl.load.environment import Config, Environment
 from policyctl.load.git.revision import Revision
 from policyctl.load.kinds import is_templated, is_test_file

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from policyctl.load.adopt import edit_policy, override_text
-from policyctl.load.documents import read_contents
+from policyctl.load.directory import read_contents
 from policyctl.load.source import source_of
 from policyctl.policy.document import Document, canonical_text, normal_form
 from tests.examples import examples

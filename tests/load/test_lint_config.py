@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from policyctl.cli.main import run
-from policyctl.load.config_file import ConfigFile
+from policyctl.load.config import ConfigFile
 from policyctl.policy.schema import model_schema
 from tests.problem_lines import place_and_code
 

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from policyctl.errors import InvalidInput
-from policyctl.load.documents import read_contents
+from policyctl.load.directory import read_contents
 from policyctl.load.source import Source
 from policyctl.load.style import styled
 from policyctl.load.write import policy_text

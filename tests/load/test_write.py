@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.errors import errors_in
-from policyctl.load.documents import read_contents
+from policyctl.load.directory import read_contents
 from policyctl.load.source import Source
 from policyctl.load.write import policy_text
 from policyctl.load.yaml import read_yaml

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.errors import errors_in
-from policyctl.load.documents import read_contents
+from policyctl.load.directory import read_contents
 from policyctl.load.source import Source
 from policyctl.load.style import styled
 from policyctl.load.write import model_text, unrepresentable_reasons, what_files_lack

@@ -15,9 +15,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from policyctl.errors import InvalidInput
-from policyctl.load.config_file import ConfigFile, NotifiedState, ReceiverFile
+from policyctl.load.config import ConfigFile
 from policyctl.load.discovery import load_config
 from policyctl.load.environment import Receiver
+from policyctl.load.settings_file import NotifiedState, ReceiverFile
 from policyctl.policy.schema import model_schema
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.metrics import ReceiverCollector, WatchMetrics
