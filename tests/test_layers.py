@@ -41,7 +41,7 @@ OWNERS = {
     "httpx": ("remote",),
     "httpcore": ("remote",),
     "sqlite3": ("remote/database.py",),
-    "procrastinate": ("reconcile/queue.py", "reconcile/worker.py"),
+    "procrastinate": ("reconcile/queue.py",),
     "psycopg": ("remote/postgres", "reconcile/queue.py"),
     "deepdiff": ("plan/diff.py",),
     "jinja2": ("load", "report"),
@@ -64,7 +64,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 212
+MOST_MODULES = 209
 MODULE_LINES, FUNCTION_LINES = 600, 45  # at most
 
 

@@ -19,8 +19,7 @@ from policyctl.load.git.checkout import default_branch, head
 from policyctl.load.git.revision import Revision
 from policyctl.policy.document import digest
 from policyctl.policy.names import canonical
-from policyctl.reconcile.adopt import Adopter, adoption_review, digest_after
-from policyctl.reconcile.drift import FoundDrift
+from policyctl.reconcile.drift import Adopter, FoundDrift, adoption_review, digest_after
 from policyctl.report.drift import adoption_markdown, adoption_text, patch_text
 from policyctl.report.format import count
 from policyctl.report.markdown import foreign_texts, naming

@@ -38,8 +38,7 @@ from policyctl.plan.plan import Selection
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.queue import WATCH, JobQueue, Order, Withdrawn
-from policyctl.reconcile.worker import Heartbeat, Worker
+from policyctl.reconcile.queue import WATCH, Heartbeat, JobQueue, Order, Withdrawn, Worker
 from policyctl.remote.open import shared_hosts
 from policyctl.remote.postgres_shared import Interrupted, PaceTable, SharedHostPace, remote_lock
 from policyctl.report.format import count, escape

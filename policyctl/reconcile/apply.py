@@ -32,9 +32,8 @@ from policyctl.policy.live import Live, LiveRows
 from policyctl.policy.names import Kind
 from policyctl.reconcile.audit import Audit, Recording, recording
 from policyctl.reconcile.models import test_models
-from policyctl.reconcile.observe import look_up
+from policyctl.reconcile.observe import WAITS, Witnesses, look_up, verify
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
-from policyctl.reconcile.verify import WAITS, Witnesses, verify
 from policyctl.remote.open import Access, apply_lock_for, open_writer, require_writable
 from policyctl.remote.protocol import Backoff, Writer
 from policyctl.remote.sqlite import LockWait

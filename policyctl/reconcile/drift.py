@@ -1,4 +1,8 @@
-"""From a reviewed plan to who moved what: the audit record is read, and git history is searched for what is live."""
+"""From a reviewed plan to who moved what, and taking edits of the remote over into the files.
+
+The audit record is read, and git history is searched for what is live. Which edits are taken over, where they are written, and
+proof that the result is right follow from that.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,29 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
-from policyctl.errors import PolicyctlError
-from policyctl.load.directory import Files, Loaded
+from policyctl.errors import InvalidInput, PolicyctlError, errors_in
+from policyctl.load.adopt import Adoption, Edited, FileLayout, Placement, Templated, edit_policy, override_text
+from policyctl.load.config import beside, config_of
+from policyctl.load.directory import Files, Loaded, read_contents
 from policyctl.load.discovery import UnreadFiles
 from policyctl.load.environment import Config, Environment
 from policyctl.load.history import History, PastVersion
+from policyctl.load.source import Source, read_bytes, source_of
+from policyctl.load.write import policy_text, unrepresentable_reasons
 from policyctl.plan.audit import AuditEntry, fold
-from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, judge, last_applied, last_writes
-from policyctl.plan.plan import Change, Desired, equal, normal_of
-from policyctl.plan.safety import Review
+from policyctl.plan.diff import fields_between
+from policyctl.plan.drift import Drift, DriftReport, LastWrite, Past, SidesConflict, judge, last_applied, last_writes, merged
+from policyctl.plan.plan import Change, Desired, equal, make_plan, normal_of
+from policyctl.plan.safety import Review, review
 from policyctl.plan.settings import Settings
-from policyctl.policy.document import Document, Policy, canonical_text, digest
+from policyctl.policy.document import Document, Policy, canonical_text, digest, normal_form
+from policyctl.policy.findings import listed
+from policyctl.policy.live import observe_rows
 from policyctl.policy.names import bare_name, canonical, short_model
 from policyctl.reconcile.audit import AuditRecord
+from policyctl.report.format import count, value
 
 Spell = Callable[[Policy], Policy]
 _EDITED = {"both": "was edited", "unknown": "may have been edited"}
@@ -277,3 +290,283 @@ def hold_edited(review: Review, evidence: Evidence, environment: Environment, se
         if one.moved == "unknown" and not one.edited_and_gone
     ]
     return review._replace(refusals=(*review.refusals, *refusals), notes=(*review.notes, *notes))
+
+
+_VARIABLE = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
+_BOM = "\ufeff"
+
+
+class Adopter:
+    """Edits the files of a directory so that they match the remote of one environment."""
+
+    def __init__(
+        self,
+        config: Config,
+        environment: Environment,
+        files: Files,
+        loaded: Loaded,
+        layout: FileLayout,
+        spell: Callable[[Policy], Policy],
+        *,
+        named: frozenset[str] = frozenset(),
+        shared: bool = False,
+    ) -> None:
+        """`named` are policies of which the remote's side wins in a conflict. `shared` files may change though they are for
+        other environments too."""
+        self.done = Adoption()
+        self._config, self._environment = config, environment
+        self._files, self._loaded, self._layout, self._spell = files, loaded, layout, spell
+        self._named, self._shared = named, shared
+        self._desired = {policy.name: policy for policy in loaded.policies}
+
+    def take(self, drifts: Iterable[Drift]) -> Adoption:
+        """Take over what the remote moved; what only Git moved is left to the next apply."""
+        for one in drifts:
+            name = one.change.name
+            if one.moved in ("git", "unknown") and name not in self._named:
+                if one.moved == "unknown":
+                    self._leave(name, f"it is not known who moved it: {one.why}; name it to take it over")
+            elif one.change.kind == "model":
+                self._leave(name, "virtual models are not adopted; use policyctl pull --overwrite")
+            elif one.change.action == "update":
+                self._update(one)
+            elif one.moved == "both" and name not in self._named:
+                self._leave(name, f"{one.why}; name it to take it over")
+            elif one.change.action == "remove":
+                self._write_new(one)
+            else:
+                self._delete(one)
+        self.done.config = self._environment.digest
+        return self.done
+
+    def _leave(self, name: str, why: str) -> None:
+        self.done.left.append((name, why))
+
+    def _update(self, drift: Drift) -> None:
+        name = drift.change.name
+        target = self._target(drift)
+        if target is None:
+            conflicts = listed(drift.conflicts) or "it"
+            self._leave(name, f"both sides moved {conflicts}; name it to take the remote's side")
+            return
+        policy = self._desired[name]
+        source = self._source(policy.file)
+        edited = edit_policy(source, policy.index, policy.document, target)
+        if (others := self._others(policy.file)) and not self._shared:
+            self._override(policy, target, source, edited, others)
+            return
+        if edited is not None and self._says(source, edited, policy):
+            self._put(policy.file, edited.text)
+            self.done.documents[name] = edited.normal
+            for one in edited.templated:
+                self._leave(name, self._given(one, policy.file))
+        elif not self._write_whole(policy, target):
+            return
+        if edited is None or not edited.templated:
+            self.done.adopted.append(name)
+
+    def _target(self, drift: Drift) -> Document | None:
+        """The policy that the file should have; None for a conflict that the user did not decide."""
+        live, change = drift.change.before, drift.change
+        assert live is not None  # noqa: S101 - an update has a live side
+        if drift.moved != "both":
+            return live
+        try:
+            if drift.base is not None and change.after is not None:
+                return merged(drift.base, change.after, live)
+        except SidesConflict:
+            pass
+        return live if change.name in self._named else None
+
+    def _says(self, source: Source, edited: Edited, policy: Policy) -> bool:
+        """Whether an edited text is valid, gives the intended policy, and changes no other policy of the file."""
+        before, after = (self._policies(one) for one in (source, source._replace(text=edited.text)))
+        if before is None or after is None or before.keys() != after.keys():
+            return False
+        expected = self._spell(Policy(policy.name, edited.normal, policy.file))
+        others = all(after[name].text == one.text for name, one in before.items() if name != policy.name)
+        return others and _normal_text(self._spell(after[policy.name])) == _normal_text(expected)
+
+    def _policies(self, source: Source) -> dict[str, Policy] | None:
+        """The policies in a text, rendered for the environment; None if it has an error."""
+        try:
+            found = read_contents(
+                source_of(source.text.encode(), source.file), self._environment.vars, models=self._environment.settings.models
+            )
+        except InvalidInput:
+            return None
+        return None if errors_in(found.problems) else {policy.name: policy for policy in found.policies}
+
+    def _write_whole(self, policy: Policy, target: Document) -> bool:
+        """Write a file anew, where no smaller change is right."""
+        home = self._layout.of(policy.name)
+        text = self._whole_text(policy.name, target, home)
+        if text is None:
+            return False
+        self.done.whole.append(home.path)
+        self.done.documents[policy.name] = target
+        self._put(policy.file, text)
+        return True
+
+    def _whole_text(self, name: str, document: Document, home: Placement) -> str | None:
+        """The text of a policy's file; None if it cannot be written, and the reason is noted."""
+        text = policy_text(document)
+        if home.complaint is not None:
+            self._leave(name, f"{home.path} {home.complaint}")
+        elif isinstance(text, str):
+            return text
+        else:
+            self._leave(name, "; ".join(unrepresentable_reasons(text)))
+        return None
+
+    def _override(self, policy: Policy, target: Document, source: Source, edited: Edited | None, others: int) -> None:
+        """In a file for several environments: set the variables of this environment, and leave what is written for all."""
+        templated = () if edited is None else edited.templated
+        variables = {found[1]: one.live for one in templated if (found := _VARIABLE.fullmatch(one.template))}
+        if len(variables) < len(templated):
+            for one in templated:
+                self._leave(policy.name, self._given(one, policy.file))
+        elif variables and not self._set(variables, policy, target, templated):
+            names = listed([*variables])
+            self._leave(policy.name, f"setting {names} in the vars of {self._environment.name} would change more than this")
+        elif edited is not None and edited.text == source.text:
+            self.done.adopted.append(policy.name)
+            return
+        if edited is None or edited.text != source.text:
+            for_all = f"{policy.file} is for {count(others + 1, 'environment')}"
+            self._leave(policy.name, f"{for_all}: take it over for all with --shared, or write a variable there")
+
+    def _set(self, variables: dict[str, Any], policy: Policy, target: Document, templated: tuple[Templated, ...]) -> bool:
+        """Set variables of the environment alone, if that gives the values which are live and moves no other policy."""
+        path = self._config.path
+        if path is None:
+            return False
+        source = self._source(str(path))
+        text = override_text(source, self._environment.name, variables)
+        try:
+            config = config_of(source_of(text.encode(), str(path)), beside(path))
+            environment = config.environment(self._environment.name)
+            loaded = self._files.load(environment)
+        except InvalidInput:
+            return False
+        after = {one.name: one for one in loaded.policies}
+        if errors_in(loaded.problems) or after.keys() != self._desired.keys():
+            return False
+        if any(after[name].text != one.text for name, one in self._desired.items() if name != policy.name):
+            return False
+        differing = {one.path for one in fields_between(self._spell(after[policy.name]).document, target)}
+        if differing & {one.path for one in templated} or replace(environment, vars={}) != replace(self._environment, vars={}):
+            return False
+        if self._besides(config) != self._besides(self._config):  # an anchor may share what was edited
+            return False
+        self._config, self._environment, self._desired = config, environment, after
+        self.done.documents[policy.name] = after[policy.name].document
+        self._put(str(path), text)
+        return True
+
+    def _besides(self, config: Config) -> tuple[Config, dict[str, str]]:
+        """A configuration without this environment and without its positions in files, and the digests of the others."""
+        others = {name: one for name, one in config.environments.items() if name != self._environment.name}
+        rest = config._replace(environments=others, source=None, origins={}, broken=dict.fromkeys(config.broken, ()))
+        return rest, {name: one.digest for name, one in others.items()}
+
+    def _others(self, file: str) -> int:
+        """How many other environments a file is for."""
+        known = [one for one in self._config.environments.values() if one.name != self._environment.name]
+        return sum(self._files.includes(file, one) for one in known) + len(self._config.broken)
+
+    def _given(self, one: Templated, file: str) -> str:
+        live = value(one.live)
+        found = _VARIABLE.fullmatch(one.template)
+        where = f"set {found[1]} in the vars of {self._environment.name}" if found else "change what it is computed from"
+        return f"{one.path} is given by {one.template}, and live it is {live}: {where}, or write {live} in {file}"
+
+    def _write_new(self, drift: Drift) -> None:
+        """A file for a policy that only the remote has."""
+        name, document = drift.change.name, drift.change.before or {}
+        home = self._layout.of(name)
+        text = self._whole_text(name, document, home)
+        if text is None:
+            return
+        if (others := self._others(str(home.path))) and not self._shared:
+            self._leave(name, f"{home.path} would be for {count(others + 1, 'environment')}: add it for all with --shared")
+        else:
+            self.done.files[home.path] = (None, text)
+            self.done.documents[name] = document
+            self.done.adopted.append(name)
+
+    def _delete(self, drift: Drift) -> None:
+        """Delete the file of a policy that was removed on the remote."""
+        policy = self._desired[drift.change.name]
+        source = self._source(policy.file)
+        if sum(one.data is not None for one in source.documents) > 1:
+            self._leave(policy.name, f"{policy.file} has more than this policy; remove it there by hand")
+        elif (others := self._others(policy.file)) and not self._shared:
+            self._leave(
+                policy.name, f"{policy.file} is for {count(others + 1, 'environment')}: delete it for all with --shared"
+            )
+        else:
+            self.done.files[Path(policy.file)] = (self._original(policy.file), None)
+            self.done.documents[policy.name] = None
+            self.done.adopted.append(policy.name)
+
+    def _original(self, file: str) -> str:
+        before = self.done.files.get(Path(file))
+        content = self._files.contents[file] if file in self._files.contents else read_bytes(file)
+        return before[0] if before is not None and before[0] is not None else content.decode()
+
+    def _source(self, file: str) -> Source:
+        """A file as it is by now."""
+        changed = self.done.files.get(Path(file))
+        text = changed[1] if changed is not None and changed[1] is not None else self._original(file)
+        return source_of(text.encode(), file)
+
+    def _put(self, file: str, text: str) -> None:
+        before = self._original(file)
+        after = f"{_BOM}{text}" if before.startswith(_BOM) and not text.startswith(_BOM) else text
+        if after != before:
+            self.done.files[Path(file)] = (before, after)
+
+
+def adoption_review(found: FoundDrift, done: Adoption, environment: Environment) -> Review:
+    """The adoption as a plan from the files as they are to what they become, judged by the environment's guards."""
+    settings, loaded = environment.settings, found.loaded
+    now = {policy.name: found.spell(policy) for policy in loaded.policies}
+    then = {**now}
+    for name, document in done.documents.items():
+        if document is None:
+            del then[name]
+        else:
+            then[name] = found.spell(Policy(name, document, now[name].file if name in now else ""))
+    observed = observe_rows({**policy.document, "id": policy.name} for policy in now.values())
+    rules = Settings(guards=settings.guards, guard_exceptions=settings.guard_exceptions, partial=settings.partial)
+    plan = make_plan(
+        environment=environment.name,
+        remote=found.report.remote,
+        config=environment.digest,
+        desired=list(then.values()),
+        observed=observed,
+        settings=rules,
+        removes=True,
+    )
+    return review(plan, observed, rules, loaded.declared)
+
+
+def digest_after(found: FoundDrift, done: Adoption) -> str | None:
+    """The digest of the plan after the merge, if that is empty."""
+    plan = found.review.plan
+    if not all(one.change.name in done.adopted and _is_as_live(one, done, found) for one in found.report.drifts):
+        return None
+    return plan._replace(changes=(), config=done.config, traffic={}).digest
+
+
+def _is_as_live(drift: Drift, done: Adoption, found: FoundDrift) -> bool:
+    """Whether the files get what is live of a policy, and nothing that only Git moved."""
+    document = done.documents.get(drift.change.name)
+    if document is None or drift.change.before is None:
+        return document is drift.change.before
+    return digest(normal_of(found.spell(Policy(drift.change.name, document, "")).document)) == drift.change.before_digest()
+
+
+def _normal_text(policy: Policy) -> str:
+    return canonical_text(normal_form(policy.document))

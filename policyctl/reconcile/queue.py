@@ -1,14 +1,17 @@
-"""Work on environments, done by workers on other machines: a queue in PostgreSQL (extra `fleet`).
+"""Work on environments, done by workers on other machines: a queue in PostgreSQL, and a worker of it (extra `fleet`).
 
 The engine is Procrastinate: jobs, their locks, heartbeats of workers and retries. It lets a worker that hung and came back go
 on beside the one that replaced it. So every remote has a lock of policyctl's own, on a session of the worker that is asked
-before each write: see `RemoteLock`.
+before each write: see `remote_lock`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,13 +22,13 @@ import procrastinate
 import psycopg
 from procrastinate.exceptions import ConnectorException
 
-from policyctl.errors import Incomplete, PolicyctlError, RemoteError
+from policyctl.errors import Incomplete, PolicyctlError, RemoteError, StalePlan
 from policyctl.load.urls import postgres_identity
-from policyctl.plan.fleet import EnvironmentResult, read_result
+from policyctl.plan.fleet import EnvironmentResult, read_result, write_result
 from policyctl.plan.settings import Override
 from policyctl.reconcile.fleet import Task
 from policyctl.remote.postgres_pool import Connection, ListeningConnection, conninfo, explain, without_limit
-from policyctl.remote.postgres_shared import HOST_TABLE, STATE_TABLE
+from policyctl.remote.postgres_shared import HOST_TABLE, STATE_TABLE, Interrupted
 from policyctl.report.format import count
 
 SCHEMA = "policyctl_queue"
@@ -347,3 +350,105 @@ class QueueRunner:
 
     def progress(self) -> tuple[int, int]:
         return len(self._jobs) - len(self._left), len(self._jobs)
+
+
+_SWEEP = "policyctl.sweep"
+_TRIES = 100  # of a job whose worker was stopped, or lost the database
+_AGAIN = 2.0  # seconds until a worker that lost the database connects again, on average
+
+
+class Heartbeat(NamedTuple):
+    """How often a worker shows that it is alive, and after how many seconds without that its jobs go to others."""
+
+    every: float = 5.0
+    stalled: float = 20.0
+
+
+Handler = Callable[[str, Order], tuple[EnvironmentResult, Mapping[str, str] | None]]
+
+
+class Worker:
+    """Takes jobs and does them in threads, until it is stopped."""
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        handle: Handler,
+        threads: int,
+        heartbeat: Heartbeat = Heartbeat(),
+        warn: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`handle` does an environment's part of an order, and returns its result and the options that match no policy so
+        far (None: nothing was planned). It may raise Interrupted, after which the job is done again, no other exception."""
+        self._queue, self._handle, self._threads, self._heartbeat = queue, handle, threads, heartbeat
+        self._warn = warn
+        for library in ("procrastinate", "psycopg.pool"):  # what matters of it is in results and warnings
+            logger = logging.getLogger(library)
+            logger.propagate, logger.handlers = False, [logging.NullHandler()]
+
+    async def run(self, begun: Callable[[], None] = lambda: None) -> None:
+        """Work until it is cancelled; what was begun is finished. `begun` is called once it may be: connections that are being
+        opened cannot be given up. When the database goes away, `warn` gets a line, and it is tried again until it is back."""
+        while True:
+            try:
+                with self._queue.explained():
+                    await self._run(begun)
+            except RemoteError as error:
+                self._warn(f"{error}; it is tried again")
+            await asyncio.sleep(_AGAIN * random.uniform(0.5, 1.5))  # noqa: S311 - all workers lost it at once
+
+    async def _run(self, begun: Callable[[], None]) -> None:
+        app = self._queue.worker_engine()
+        self._add_tasks(app)
+        async with app.open_async():
+            begun()
+            await app.run_worker_async(
+                queues=[QUEUE, SWEEP_QUEUE],
+                concurrency=self._threads,
+                update_heartbeat_interval=self._heartbeat.every,
+                stalled_worker_timeout=self._heartbeat.stalled,
+                fetch_job_polling_interval=2.0,
+                delete_jobs="successful",
+                install_signal_handlers=False,
+            )
+
+    def _add_tasks(self, app: procrastinate.App) -> None:
+        again = procrastinate.RetryStrategy(max_attempts=_TRIES, wait=1, retry_exceptions=(Interrupted, RemoteError))
+
+        @app.task(name=TASK, queue=QUEUE, retry=again, pass_context=True)
+        def environment(context: procrastinate.JobContext, environment: str, order: dict[str, Any]) -> None:
+            self._do(environment, order, again=context.job.attempts > 0)
+
+        # Seconds come last in a cron line of six parts. It goes before the environments, however many wait.
+        @app.periodic(cron=f"* * * * * */{max(1, round(self._heartbeat.every))}")
+        @app.task(name=_SWEEP, queue=SWEEP_QUEUE, priority=100, queueing_lock=_SWEEP)
+        async def sweep(timestamp: int) -> None:  # noqa: ARG001 - the engine gives it
+            manager = app.job_manager
+            for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self._heartbeat.stalled):
+                await manager.retry_job(job)
+
+    def _do(self, name: str, data: Mapping[str, Any], *, again: bool) -> None:
+        try:
+            order = read_order(data)
+            self._queue.raise_if_over(order.run)
+            (result, idle), run = self._handle(name, order), order.run
+            if again and (result.code == StalePlan.exit_code or result.status == "not begun"):
+                result = _halfway(name)
+        except (Interrupted, RemoteError):  # of the queue itself: `handle` returns those of remotes
+            raise
+        except Withdrawn as error:
+            found = EnvironmentResult(name, "not begun", reason=str(error))
+            result, idle, run = _halfway(name) if again and order.command == "apply" else found, None, order.run
+        except PolicyctlError as error:
+            result, idle = EnvironmentResult(name, "failed", error.exit_code, str(error)), None
+            run = str(data.get("run", ""))
+        with self._queue.session() as connection:
+            connection.execute(
+                "INSERT INTO policyctl_result (run, environment, result) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                (run, name, json.dumps({"result": write_result(result), "idle": idle})),
+            )
+
+
+def _halfway(name: str) -> EnvironmentResult:
+    """The result of an environment whose first worker ended in the middle."""
+    return EnvironmentResult(name, "failed", Incomplete.exit_code, STOPPED_HALFWAY)

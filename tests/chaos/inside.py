@@ -18,8 +18,7 @@ from policyctl.load.settings_file import AuthFile
 from policyctl.plan.plan import GOOD, Outcome, Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
-from policyctl.reconcile.observe import observe
-from policyctl.reconcile.verify import verify
+from policyctl.reconcile.observe import observe, verify
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote

@@ -20,8 +20,7 @@ from policyctl.policy.document import policy_from_file
 from policyctl.policy.model_schema import read_model
 from policyctl.policy.names import canonical, canonical_name
 from policyctl.reconcile.apply import apply_changes
-from policyctl.reconcile.observe import observe
-from policyctl.reconcile.verify import verify
+from policyctl.reconcile.observe import observe, verify
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.sqlite import SqliteRemote

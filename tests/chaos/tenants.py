@@ -14,8 +14,7 @@ from policyctl.policy.document import canonical_text, is_server_key, normal_form
 from policyctl.policy.live import named_rows
 from policyctl.policy.names import canonical_name
 from policyctl.reconcile.apply import apply_changes
-from policyctl.reconcile.observe import observe
-from policyctl.reconcile.verify import verify
+from policyctl.reconcile.observe import observe, verify
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff

@@ -14,8 +14,8 @@ from policyctl.load.environment import Environment
 from policyctl.plan.plan import GOOD, Desired, Selection
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
+from policyctl.reconcile.observe import verify
 from policyctl.reconcile.plan import plan_directory
-from policyctl.reconcile.verify import verify
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff
 from policyctl.server.service import Variant

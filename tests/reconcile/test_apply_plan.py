@@ -17,8 +17,8 @@ from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override, Settings
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.audit import Audit, AuditFile
+from policyctl.reconcile.observe import WAITS
 from policyctl.reconcile.plan import plan_directory
-from policyctl.reconcile.verify import WAITS
 from policyctl.remote.open import Access, open_reader
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.sqlite import LockWait, apply_lock

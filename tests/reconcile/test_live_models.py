@@ -17,8 +17,8 @@ from policyctl.policy.document import canonical_text
 from policyctl.policy.model_settings import SECRETS
 from policyctl.policy.names import canonical, kind_of, virtual_model
 from policyctl.reconcile.apply import apply_changes
+from policyctl.reconcile.observe import verify
 from policyctl.reconcile.plan import plan_directory
-from policyctl.reconcile.verify import verify
 from policyctl.remote.protocol import Writer
 from policyctl.remote.sqlite import SqliteRemote
 from tests.examples import examples

@@ -18,8 +18,7 @@ from policyctl.policy.model_schema import read_model
 from policyctl.policy.names import MODEL_PREFIX
 from policyctl.policy.virtual_model import VirtualModel
 from policyctl.reconcile.apply import apply_changes
-from policyctl.reconcile.observe import observe
-from policyctl.reconcile.verify import verify
+from policyctl.reconcile.observe import observe, verify
 from policyctl.remote.protocol import Backoff
 from tests.reconcile.faulty import FAULTS, FaultyRemote
 

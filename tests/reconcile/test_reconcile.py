@@ -20,9 +20,8 @@ from policyctl.policy.document import Policy, canonical_text, normal_form, polic
 from policyctl.policy.live import observe_rows
 from policyctl.policy.names import Kind
 from policyctl.reconcile.apply import apply_changes
-from policyctl.reconcile.observe import observe
+from policyctl.reconcile.observe import WAITS, observe, verify
 from policyctl.reconcile.plan import plan_directory, stale_changes
-from policyctl.reconcile.verify import WAITS, verify
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import policy
 from tests.examples import examples

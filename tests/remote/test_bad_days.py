@@ -9,7 +9,7 @@ import pytest
 
 from policyctl.load.settings_file import AuthFile
 from policyctl.plan.plan import GOOD, Outcome
-from policyctl.reconcile.verify import verify
+from policyctl.reconcile.observe import verify
 from tests.remote.apply_helpers import carry_out, changes_for
 from tests.remote.fake_server import Reply, Seen, Silence, closed_port, standing_in
 from tests.remote.fake_tenant import Tenant

@@ -9,7 +9,7 @@ import pytest
 
 from policyctl.plan.plan import Change, Outcome
 from policyctl.reconcile.apply import BATCH, apply_changes
-from policyctl.reconcile.verify import WAITS, verify
+from policyctl.reconcile.observe import WAITS, verify
 from tests.remote.apply_helpers import carry_out, changes_for
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in
 from tests.remote.fake_tenant import POLICIES, Tenant

@@ -28,8 +28,7 @@ from policyctl.load.environment import EVERY
 from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
 from policyctl.reconcile.fleet import run_ids
-from policyctl.reconcile.queue import WATCH, JobQueue, Order, QueueRunner, Withdrawn, read_order
-from policyctl.reconcile.worker import Heartbeat, Worker
+from policyctl.reconcile.queue import WATCH, Heartbeat, JobQueue, Order, QueueRunner, Withdrawn, Worker, read_order
 from policyctl.remote.postgres_shared import Interrupted, remote_lock
 from tests.conftest import Policyctl
 from tests.git_repo import git
