@@ -40,7 +40,7 @@ OWNERS = {
     "croniter": ("load",),
     "httpx": ("remote",),
     "httpcore": ("remote",),
-    "sqlite3": ("remote/database.py",),
+    "sqlite3": ("remote/sqlite.py",),
     "procrastinate": ("reconcile/queue.py",),
     "psycopg": ("remote/postgres", "reconcile/queue.py"),
     "deepdiff": ("plan/diff.py",),
@@ -64,7 +64,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 209
+MOST_MODULES = 204
 MODULE_LINES, FUNCTION_LINES = 600, 45  # at most
 
 

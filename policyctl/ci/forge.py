@@ -13,10 +13,9 @@ from typing import Any, NamedTuple, Protocol
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import http_url_error, is_safe_for_secrets
 from policyctl.plan.approval import Proposal
-from policyctl.remote.http import HttpClient, Request, host_of
+from policyctl.remote.http import HttpClient, Request, describe, host_of
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor, resolve_secret
-from policyctl.remote.responses import describe
 
 LABEL = "policyctl-drift"
 DRAFT = "The safety rules refuse this change, so it is a draft:"  # in the text of a pull request of ours

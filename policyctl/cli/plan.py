@@ -235,7 +235,7 @@ def _read_base(options: Options, revision: str) -> tuple[BaseConfig, BaseCommits
 def _write_files(out: Path | None, reports: Reports, view: PlanView) -> None:
     """Write the plan for apply, and the reports."""
     from policyctl.plan.saved_plan import write_plan  # imports pydantic
-    from policyctl.remote.table import timestamp
+    from policyctl.remote.store import timestamp
 
     if out is not None:
         made = view.review.plan._replace(made=timestamp(datetime.now(UTC)))

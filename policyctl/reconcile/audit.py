@@ -1,6 +1,6 @@
 """The audit of an apply: who changes what, recorded before and after each write; and where the record is kept.
 
-It is a file that lines are appended to, or a table (see `policyctl.remote.postgres_audit`).
+It is a file that lines are appended to, or a table (see `policyctl.remote.postgres`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from policyctl.plan.audit import MAX_LINE, AuditLine, AuditOrigin, audit_line, e
 from policyctl.plan.plan import Change, Outcome, Plan
 from policyctl.plan.settings import Override
 from policyctl.remote.sqlite import user_name
-from policyctl.remote.table import timestamp
+from policyctl.remote.store import timestamp
 
 
 class AuditWriter(Protocol):
@@ -114,7 +114,7 @@ def audit_record(text: str) -> AuditRecord:
         if Path(text).is_dir():
             raise UsageError(f"--audit {text} is a directory; name a file in it")
         return AuditFile(Path(text))
-    from policyctl.remote.postgres_audit import AuditTable  # needs the extra
+    from policyctl.remote.postgres import AuditTable  # needs the extra
 
     return AuditTable(url)
 

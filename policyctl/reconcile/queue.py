@@ -27,7 +27,7 @@ from policyctl.load.urls import postgres_identity
 from policyctl.plan.fleet import EnvironmentResult, read_result, write_result
 from policyctl.plan.settings import Override
 from policyctl.reconcile.fleet import Task
-from policyctl.remote.postgres_pool import Connection, ListeningConnection, conninfo, explain, without_limit
+from policyctl.remote.postgres import Connection, ListeningConnection, conninfo, explain, without_limit
 from policyctl.remote.postgres_shared import HOST_TABLE, STATE_TABLE, Interrupted
 from policyctl.report.format import count
 

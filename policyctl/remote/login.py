@@ -20,9 +20,8 @@ from policyctl.errors import LoginRefused, Refused, RemoteError
 from policyctl.load.settings_file import AuthFile, LoginType, login_type
 from policyctl.load.urls import is_safe_for_secrets, origin
 from policyctl.remote.hosts import SharedToken
-from policyctl.remote.http import HttpClient, Request, Response, host_of
+from policyctl.remote.http import HttpClient, Request, Response, describe, host_of
 from policyctl.remote.redaction import Credentials
-from policyctl.remote.responses import describe
 
 IBM_IAM = "https://iam.cloud.ibm.com"
 MCSP_V1 = "https://iam.platform.saas.ibm.com"

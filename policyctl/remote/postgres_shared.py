@@ -20,7 +20,7 @@ import psycopg
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import Origin
 from policyctl.remote.hosts import LONGEST_PAUSE, HostPace
-from policyctl.remote.postgres_pool import Connection, explain
+from policyctl.remote.postgres import Connection, explain
 
 _POLL = 0.2  # seconds between two tries to take the lock of a remote
 _HOLDS_A_LOCK = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted)"

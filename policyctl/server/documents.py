@@ -19,7 +19,7 @@ from typing import Any
 from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import masked
-from policyctl.remote.table import DocumentTable
+from policyctl.remote.store import DocumentTable
 from policyctl.server.login import TENANT
 from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service, decided, read_json
 from policyctl.server.shapes import (

@@ -13,8 +13,7 @@ from pydantic_core import from_json
 
 from policyctl.errors import Conflict, Moved
 from policyctl.policy.document import Document, without_nulls
-from policyctl.remote.store import Store
-from policyctl.remote.table import DocumentTable, ModelTable
+from policyctl.remote.store import DocumentTable, ModelTable, Store
 from policyctl.server.shapes import Shape
 
 if TYPE_CHECKING:

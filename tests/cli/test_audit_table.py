@@ -12,7 +12,7 @@ import pytest
 from policyctl.errors import RemoteError
 from policyctl.plan.audit import read_entry
 from policyctl.reconcile.audit import AuditFile, audit_record
-from policyctl.remote.postgres_audit import AuditTable
+from policyctl.remote.postgres import AuditTable
 from tests.conftest import Policyctl, Project
 from tests.dropping_proxy import dropping, first, through
 from tests.git_repo import commit

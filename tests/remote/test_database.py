@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import Conflict, Moved, NotFound, RemoteError
-from policyctl.remote.database import APPLICATION_ID, VERSION
-from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from policyctl.remote.table import DocumentTable, ModelTable
+from policyctl.remote.sqlite import APPLICATION_ID, VERSION, SqliteReader, SqliteRemote
+from policyctl.remote.store import DocumentTable, ModelTable
 
 FORMAT_1 = f"""
 CREATE TABLE policy (

@@ -12,10 +12,9 @@ import pytest
 
 from policyctl.errors import Conflict, LostAnswer, RemoteError
 from policyctl.load.urls import postgres_identity, remote_url_error
-from policyctl.remote import postgres_pool
 from policyctl.remote.postgres import AT_ONCE, LONGEST_NAME, PostgresDatabase, PostgresRemote, open_postgres_reader
 from policyctl.remote.protocol import Backoff
-from policyctl.remote.table import DocumentTable, ModelTable, QuotaReached
+from policyctl.remote.store import DocumentTable, ModelTable, QuotaReached
 from policyctl.server.documents import BINDINGS, COLLECTIONS, WORKSPACES
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.dropping_proxy import dropping, first, through
@@ -90,7 +89,7 @@ def test_a_write_is_only_unknown_if_it_was_sent(postgres: PostgresServer, words:
 
 def test_a_database_that_hangs_is_given_up_on(postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its connections do not break, since its machine still acknowledges what is sent. A request would wait for ever."""
-    monkeypatch.setattr(postgres_pool, "SILENCE", 2.0)
+    monkeypatch.setattr("policyctl.remote.postgres.SILENCE", 2.0)
     goes_on = Event()
     words = b"ORDER BY name"
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from policyctl.remote.http import describe, is_quota, retry_after
 from policyctl.remote.redaction import Redactor
-from policyctl.remote.responses import describe, is_quota, retry_after
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import RemoteError
-from policyctl.remote.database import settled
+from policyctl.remote.sqlite import settled
 from tests.conftest import Policyctl, Project
 from tests.git_repo import commit
 

@@ -14,7 +14,7 @@ import pytest
 
 from policyctl.remote.open import open_store
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
-from policyctl.remote.table import ModelTable
+from policyctl.remote.store import ModelTable
 from policyctl.server.app import make_app
 from policyctl.server.login import TokenIssuer
 from policyctl.server.service import Service, Variant
