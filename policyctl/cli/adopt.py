@@ -23,7 +23,8 @@ from policyctl.reconcile.drift import Adopter, FoundDrift, adoption_review, dige
 from policyctl.report.drift import adoption_markdown, adoption_text, patch_text
 from policyctl.report.format import count
 from policyctl.report.markdown import foreign_texts, naming
-from policyctl.report.plan_markdown import Room, listed_lines, plan_markdown
+from policyctl.report.plan_items import Room
+from policyctl.report.plan_markdown import listed_lines, plan_markdown
 from policyctl.report.plan_view import PlanView
 
 _PAGE = 30_000  # bytes of the plan in a pull request

@@ -41,8 +41,7 @@ from policyctl.reconcile.audit import Audit
 from policyctl.reconcile.plan import raise_if_stale, unmoved
 from policyctl.remote.open import require_writable
 from policyctl.report.format import Style, count
-from policyctl.report.outcomes import apply_json, apply_text, outcome_line
-from policyctl.report.plan_text import plan_text, problems_text
+from policyctl.report.plan_text import apply_json, apply_text, outcome_line, plan_text, problems_text
 
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory

@@ -49,8 +49,8 @@ from policyctl.plan.references import led_to
 from policyctl.policy.document import Document, Policy, version_of
 from policyctl.policy.findings import did_you_mean
 from policyctl.policy.names import model_names_in, spellings
-from policyctl.report.effect_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf
 from policyctl.report.effects import Answer, render_answer
+from policyctl.report.plan_json import AnalysisView, ComparisonView, NotKnownView, Trace, Users, View, WhatIf
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ def _effect_several(options: Options, chosen: EnvironmentFilter, names: tuple[st
     """Answer the question for several environments. What decides the answer is looked at once for those with the same."""
     from policyctl.cli.fleet import look_at, open_fleet
     from policyctl.report.effects import Marked, Part, effects_report, marked
-    from policyctl.report.environments import NONE_AFFECTED
+    from policyctl.report.format import NONE_AFFECTED
 
     loose = bool(names) and all(map(is_file, names))
     fleet = open_fleet(options, chosen, deep=False, lenient=loose, suspended=True)
@@ -172,7 +172,7 @@ def _answer(here: Here, names: tuple[str, ...], asked: Question) -> Answer:
     subjects = find_policies(here, names)
     known = tuple(subjects.known.values())
     if asked.graph:
-        from policyctl.report.drawings import effect_graph
+        from policyctl.report.effect_rows import effect_graph
 
         return Answer((effect_graph([policy.document for policy in subjects.policies]),), known)
     with here.console.progress.of("Working out", "policy", len(subjects.policies)) as step:

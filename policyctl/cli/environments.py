@@ -227,7 +227,8 @@ def command(options: Options) -> None:
 def list_environments(options: Options, form: str, chosen: EnvironmentFilter) -> int:
     """List the environments, one a line: remote, labels, and whether one is suspended. A selection that matches nothing is an
     error, so this is also the way to try one."""
-    from policyctl.report.environments import NONE_AFFECTED, environments_json, environments_text
+    from policyctl.report.format import NONE_AFFECTED
+    from policyctl.report.policies import environments_json, environments_text
 
     config = load_config(find_config(options.dir))
     names = choose(options, config, chosen)
@@ -250,7 +251,7 @@ def list_environments(options: Options, form: str, chosen: EnvironmentFilter) ->
 def show_environment(options: Options, name: str, form: str) -> int:
     """Show the resolved settings of one environment, each with where it comes from: a template, a row of an inventory, the
     entry of the environment, or the top of policyctl.yaml. Secrets are shown as the references that they are."""
-    from policyctl.report.environments import environment_json, environment_text
+    from policyctl.report.policies import environment_json, environment_text
 
     config = load_config(find_config(options.dir))
     environment, console = config.environment(name), Console(options)

@@ -26,8 +26,7 @@ from policyctl.plan.safety import Review
 from policyctl.policy.memo import Memo
 from policyctl.reconcile.fleet import Brakes, EmbeddedRunner, Runner, RunRecord, Task, run_waves
 from policyctl.remote.open import shared_hosts
-from policyctl.report.fleet import changes_text, fleet_csv, fleet_json, fleet_junit, fleet_text, planned
-from policyctl.report.fleet_view import FleetView
+from policyctl.report.fleet import FleetView, changes_text, fleet_csv, fleet_json, fleet_junit, fleet_text, planned
 from policyctl.report.format import Style, count, cut
 
 if TYPE_CHECKING:
@@ -43,11 +42,11 @@ RunnerOf = Callable[["Fleet", str, str, Mapping[str, str] | None, Callable[[], b
 def render_fleet(form: str, view: FleetView, style: Style = Style(), *, verbose: bool = False, quiet: bool = False) -> str:
     """The report of a run: text (of which `quiet` leaves the plans out), json, markdown, html, csv or junit."""
     if form == "markdown":
-        from policyctl.report.fleet_markdown import fleet_markdown
+        from policyctl.report.plan_markdown import fleet_markdown
 
         return fleet_markdown(view)
     if form == "html":
-        from policyctl.report.fleet_html import fleet_html  # imports jinja2
+        from policyctl.report.plan_html import fleet_html  # imports jinja2
 
         return fleet_html(view)
     renders: dict[str, Callable[[FleetResult], str]] = {"json": fleet_json, "csv": fleet_csv, "junit": fleet_junit}

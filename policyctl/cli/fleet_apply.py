@@ -25,10 +25,9 @@ from policyctl.plan.plan import Selection
 from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.fleet import Run, RunRecord, read_run
 from policyctl.remote.open import require_writable
-from policyctl.report.environments import NONE_AFFECTED
 from policyctl.report.fleet import fleet_json, fleet_text
-from policyctl.report.format import Style, count
-from policyctl.report.outcomes import apply_text
+from policyctl.report.format import NONE_AFFECTED, Style, count
+from policyctl.report.plan_text import apply_text
 
 if TYPE_CHECKING:
     from policyctl.cli.apply import OutcomeOutput

@@ -16,8 +16,7 @@ from policyctl.load.atomic import write_atomically
 from policyctl.load.discovery import find_files
 from policyctl.load.source import read_bytes, redact_linked, refuse_link
 from policyctl.load.style import styled
-from policyctl.report.format import Style, count
-from policyctl.report.plan_diff import diff_lines
+from policyctl.report.format import Style, count, diff_lines
 
 EPILOG = """\b
 Example:

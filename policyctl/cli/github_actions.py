@@ -16,7 +16,7 @@ from policyctl.policy.memo import late_pattern
 if TYPE_CHECKING:
     from policyctl.plan.fleet import FleetResult
     from policyctl.plan.safety import Review
-    from policyctl.report.fleet_view import FleetView
+    from policyctl.report.fleet import FleetView
     from policyctl.report.plan_view import PlanView, Provenance
 
 _LONGEST_MOMENT = 11  # digits of a number of seconds that is a date
@@ -50,7 +50,7 @@ def view_of(review: Review, remote: str, directory: Path, console: Console, *, p
 
 def fleet_view_of(fleet: FleetResult, directory: Path) -> FleetView:
     """The plans of several environments to show, with their directory, CI run and provenance."""
-    from policyctl.report.fleet_view import FleetView
+    from policyctl.report.fleet import FleetView
 
     return FleetView(fleet, repository_path(str(directory)), run_page(), provenance(directory))
 
@@ -99,7 +99,7 @@ def write_fleet_summary(view: FleetView, plan_file: Path | None, console: Consol
 
         _write_outputs(path, fleet_outputs(view.fleet, None if plan_file is None else str(plan_file)))
     if path := os.environ.get("GITHUB_STEP_SUMMARY"):
-        from policyctl.report.fleet_markdown import fleet_markdown
+        from policyctl.report.plan_markdown import fleet_markdown
 
         _summarise(path, lambda room: fleet_markdown(view, room - 1) + "\n", console)
 

@@ -16,7 +16,7 @@ from policyctl.load.atomic import state_folder
 from policyctl.plan.audit import AuditEntry
 from policyctl.policy.names import canonical, matches
 from policyctl.report.format import Style, count, escape, json_text
-from policyctl.report.outcomes import history_json, history_text
+from policyctl.report.plan_text import history_json, history_text
 
 if TYPE_CHECKING:
     from policyctl.reconcile.audit import AuditRecord

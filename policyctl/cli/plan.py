@@ -27,7 +27,7 @@ from policyctl.policy.findings import did_you_mean
 from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.plan import plan_directory, raise_if_blocked
 from policyctl.report.format import Style, count
-from policyctl.report.plan_text import plan_text
+from policyctl.report.plan_text import plan_diff, plan_text
 from policyctl.report.plan_view import PlanView
 
 if TYPE_CHECKING:
@@ -263,8 +263,6 @@ def diff(options: Options, names: tuple[str, ...], detailed_exitcode: bool) -> i
     Both sides are in one normal form, so order and spelling that mean nothing make no difference. Of a secret only that it is
     set is shown. What the changes do to traffic, and whether they may be applied, is shown by plan.
     """
-    from policyctl.report.plan_diff import plan_diff  # imports what writes files
-
     session, selection = open_session(options), Selection(only=names)
     _, loaded, unread = session.read(as_committed=is_git(session.url))
     settings, environment = session.environment.settings, session.environment

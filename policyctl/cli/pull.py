@@ -97,8 +97,8 @@ def _planned(session: Session, opened: OpenedDirectory, reader: Reader, *, overw
 def _pull_several(options: Options, chosen: EnvironmentFilter, *, overwrite: bool) -> int:
     """Read every environment, then write each file once, then plan every environment from the files as they are by then."""
     from policyctl.cli.fleet import look_at, open_fleet
-    from policyctl.report.environments import NONE_AFFECTED
     from policyctl.report.fleet import folded
+    from policyctl.report.format import NONE_AFFECTED
 
     fleet = open_fleet(options, chosen, deep=False, lenient=True)
     fleet.files.raise_if_broken(fleet.config, fleet.names)

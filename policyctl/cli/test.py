@@ -16,7 +16,7 @@ from policyctl.load.directory import Loaded
 from policyctl.load.environment import Config, EnvironmentFilter
 from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite, run_suite
 from policyctl.policy.findings import FieldPath, Finding
-from policyctl.report.environments import NONE_AFFECTED
+from policyctl.report.format import NONE_AFFECTED
 from policyctl.report.scenarios import Ran, scenarios_json, scenarios_junit, scenarios_text
 
 EPILOG = """\b

@@ -69,7 +69,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
             on_file=step,
         )
     if validation.environments == () and validation.valid:
-        from policyctl.report.environments import NONE_AFFECTED
+        from policyctl.report.format import NONE_AFFECTED
 
         console.say(NONE_AFFECTED)
         return 0

@@ -19,8 +19,7 @@ from policyctl.policy.names import bare_name
 from policyctl.report.fleet import fleet_text, names_of
 from policyctl.report.format import Style, count, describe_value, escape, field_values, json_text, position_name
 from policyctl.report.markdown import SUMMARY_BYTES, code, naming, prose, row, strings_in
-from policyctl.report.plan_items import named
-from policyctl.report.plan_markdown import Room
+from policyctl.report.plan_items import Room, named
 from policyctl.report.plan_text import SYMBOLS
 
 FORMAT = "policyctl/drift"

@@ -1,10 +1,10 @@
-"""Text for terminals and logs: escaping, values as one line, columns, and colours."""
+"""Text for terminals and logs: escaping, values as one line, columns, colours, and differences."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unicodedata import bidirectional, category, combining, east_asian_width, is_normalized, normalize
 
@@ -24,6 +24,7 @@ _NAME = late_pattern(r"[\w./:@+~-]*")
 _TAKEN = late_pattern(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # without quotes these are not text
 _POSITION = late_pattern(r'"(?:[^"\\]|\\.)*"|targets\[(\d+(?: before)?)\]')  # not inside a quoted name
 _LONGEST = 100
+NONE_AFFECTED = "no environment is affected, so there is nothing to do"
 _WORDS = late_pattern(r"[^\W_0-9]+")
 # These look like the . / : - _ @ of names.
 _LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
@@ -297,3 +298,19 @@ def wants_colour(choice: str, is_terminal: bool, environ: Mapping[str, str]) -> 
     if environ.get("FORCE_COLOR") or environ.get("CLICOLOR_FORCE"):
         return True
     return is_terminal and environ.get("TERM") != "dumb" and environ.get("CLICOLOR") != "0"
+
+
+_DIFF_LOOKS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def diff_lines(old: Sequence[str], new: Sequence[str], names: tuple[str, str], style: Style) -> Iterator[str]:
+    """A unified diff of lines without line feeds, escaped; `names` are those of both sides."""
+    from difflib import unified_diff
+
+    for number, line in enumerate(unified_diff(old, new, *names, lineterm="")):
+        yield style.paint(escape(line), *(["bold"] if number < 2 else _diff_looks(line)))
+
+
+def _diff_looks(line: str) -> list[str]:
+    look = _DIFF_LOOKS.get(line[:1])
+    return [look] if look else []

@@ -1,9 +1,11 @@
-"""One change of a plan as markdown: its row in the table, and the details below it."""
+"""The changes of a plan as markdown: the row of each in the table, the details below it, and how many of them fit."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Literal
 
 from policyctl.effect.analysis import Effect
@@ -12,14 +14,16 @@ from policyctl.plan.effects import Risk, Tier, loses, worst_of
 from policyctl.plan.plan import Action, Change
 from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.names import bare_name, canonical_model, kind_of
-from policyctl.report.drawings import effect_graph
-from policyctl.report.effect_rows import effect_rows, first_rows
+from policyctl.report.effect_rows import effect_graph, effect_rows, first_rows
 from policyctl.report.format import count, describe_value, field_values, is_order, position_name, value
 from policyctl.report.headline import describe_risks, is_unknown, losses_text, risk_of
-from policyctl.report.markdown import block, code, html_code, prose, proses, row
+from policyctl.report.markdown import block, code, html_code, prose, proses, row, whole_plan
 from policyctl.report.plan_view import RESTORED, UNBOUND, PlanView, leads_to, moved_words, used_by
 
 END = "</details>\n\n"
+_LEAST_BLOCK = 100  # bytes of the smallest row or section
+_FIRST = 25  # changes that are in the first table, and get room before all others
+_ALIKE = 3  # of these may have the same risk
 _MOST_STEPS = 6  # policies named between an affected policy and the change
 _SHOWN_WHOLE = 200  # characters of a value; of two longer ones only the parts that differ are shown
 _BIGGEST_GRAPH = 5000  # characters; GitHub draws ten times that, but it is unreadable
@@ -96,6 +100,144 @@ def items_of(subject: PlanView) -> list[Item]:
         items.append(replace(item, users=used_by(name, review), lost=lost))
     items.sort(key=lambda item: item.risk.rank if item.risk else (0, 0.0), reverse=True)
     return sorted(items, key=lambda item: item.change is None and is_unknown(item.effect))
+
+
+class Room:
+    """The bytes that are left, and how many lines of lists were cut. GitHub counts characters, which are never more."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.cut = 0
+
+    def part(self, share: int) -> Room:
+        """A room of its own, with one part in `share` of this one."""
+        own = self.left // share
+        self.left -= own
+        return Room(own)
+
+    def take(self, texts: Iterable[str | None]) -> Iterator[str | None]:
+        """Each text that fits, in order, and None for one that does not; smaller ones after it may still fit."""
+        full = False
+        for text in texts:
+            size = 0 if full or text is None else len(text.encode())
+            taken = None if full or size > self.left else text
+            if taken is not None:
+                self.left -= size
+            full = full or (text is not None and taken is None and self.left < _LEAST_BLOCK)
+            yield taken
+
+
+class ShownChanges:
+    """What fits of some changes: their rows, then their sections, then effects, then graphs."""
+
+    def __init__(self, items: Sequence[Item], section: Callable[[Item], str], room: Room) -> None:
+        self.items = items
+        self._section = section
+        self.rows = list(room.take(map(table_row, items)))
+        self.opened = self.effects = self.graphs = list[str | None]()
+
+    def open(self, room: Room) -> None:
+        """Add the collapsed sections, with what differs."""
+        self.opened = self._beside(self.rows, self._section, room)
+
+    def explain(self, room: Room) -> None:
+        """Add to them what the differences do."""
+        self.effects = self._beside(self.opened, effect, room)
+        self.graphs = self._beside(self.opened, graphs, room)
+
+    def _beside(self, shown: Sequence[str | None], part: Callable[[Item], str], room: Room) -> list[str | None]:
+        """One part of each change whose enclosing part is shown."""
+        pairs = zip(self.items, shown, strict=True)
+        return list(room.take(part(item) if text is not None else None for item, text in pairs))
+
+    def text(self) -> str:
+        if not self.listed:
+            return ""
+        parts = zip(self.opened, self.effects, self.graphs, strict=True)
+        folded = (f"{first.removesuffix(END)}{does or ''}{looks or ''}{END}" for first, does, looks in parts if first)
+        return f"{table_head(self.items)}{''.join(filter(None, self.rows))}\n{''.join(folded)}"
+
+    @property
+    def listed(self) -> int:
+        """How many of the changes have a row."""
+        return sum(text is not None for text in self.rows)
+
+    @property
+    def missing(self) -> int:
+        """How many are not on the page as far as an approval covers them: what a change replaces and writes is in its section,
+        and which unchanged policy is affected in its row."""
+        pairs = zip(self.items, self.rows, self.opened, strict=True)
+        return sum(row is None or (section is None and item.change is not None) for item, row, section in pairs)
+
+    @property
+    def whole(self) -> int:
+        """How many of the changes are shown completely."""
+        parts = zip(self.rows, self.opened, self.effects, self.graphs, strict=True)
+        return sum(None not in texts for texts in parts)
+
+
+def parted(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """The changes to show first, and the others. Many changes with one risk do not displace the rest."""
+    if len(items) <= _FIRST:
+        return list(items), []
+    first: list[Item] = []
+    others: list[Item] = []
+    alike = Counter[tuple[str, ...]]()
+    for item in items:
+        words = describe_risks(item.risk) if item.risk else (item.action,)
+        alike[words] += 1
+        (first if len(first) < _FIRST and alike[words] <= _ALIKE else others).append(item)
+    return first, others
+
+
+def fitted(first: Sequence[Item], rest: Sequence[Item], left: Room) -> tuple[ShownChanges, ShownChanges]:
+    """What fits of the changes to show first, and of the others.
+
+    If every row and section fits, all of them come before what explains them. Otherwise the first ones are shown as well as
+    half of the room allows, and the page approves nothing.
+    """
+    made: dict[int, str] = {}
+
+    def section(item: Item) -> str:
+        key = id(item)  # a page of several environments has a policy as often as it changes in another way
+        if key not in made:
+            made[key] = opened(item) + END
+        return made[key]
+
+    sizes = (len((table_row(item) + section(item)).encode()) for item in (*first, *rest))
+    if all(total <= left.left for total in accumulate(sizes)):
+        shown = ShownChanges(first, section, left), ShownChanges(rest, section, left)
+        for part in shown:
+            part.open(left)
+        for part in shown:
+            part.explain(left)
+        return shown
+    riskiest = ShownChanges(first, section, left)
+    details = left.part(2)  # the other half is for the rows of all others
+    riskiest.open(details)
+    riskiest.explain(details)
+    left.left += details.left
+    others = ShownChanges(rest, section, left)
+    others.open(left)
+    others.explain(left)
+    return riskiest, others
+
+
+def folded(others: ShownChanges) -> str:
+    if not others.listed:
+        return ""
+    listed = f", {others.listed:,} of them listed" if others.listed < len(others.items) else ""
+    return f"<details><summary>{count(len(others.items), 'further change')}{listed}</summary>\n\n{others.text()}{END}"
+
+
+def cut_note(parts: Sequence[ShownChanges], artifacts: str | None) -> str:
+    """How many changes were cut, and where the whole plan is."""
+    short = sum(len(part.items) - part.whole for part in parts)
+    return (
+        f"Cut to what GitHub shows: {short:,} lack some detail here; all of it is in {whole_plan(artifacts)}.\n\n"
+        if short
+        else ""
+    )
 
 
 def table_head(items: Iterable[Item]) -> str:

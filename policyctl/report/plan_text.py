@@ -1,15 +1,33 @@
-"""A plan as text for a terminal."""
+"""A plan as text for a terminal, and as unified YAML; the outcomes of its apply; and the history in an audit record.
+
+The JSON schemas of these are `schemas/apply.schema.json` and `schemas/history.schema.json`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from policyctl.plan.diff import FieldChange
-from policyctl.plan.plan import Action, Change, Plan
+from policyctl.plan.plan import GOOD, Action, Change, ModelTest, Outcome, Plan, normal_of
 from policyctl.plan.safety import Review
-from policyctl.report.format import Style, cut, describe_texts, describe_value, escape, field_values, position_name
+from policyctl.policy.document import Document
+from policyctl.policy.names import Kind, counted
+from policyctl.report.format import (
+    Style,
+    count,
+    cut,
+    describe_texts,
+    describe_value,
+    diff_lines,
+    escape,
+    field_values,
+    json_text,
+    position_name,
+)
 from policyctl.report.plan_view import (
     ALSO,
     NOT_COMPARED,
@@ -35,6 +53,7 @@ from policyctl.report.plan_view import (
 
 if TYPE_CHECKING:
     from policyctl.effect.analysis import Effect
+    from policyctl.plan.audit import AuditEntry, AuditOrigin
     from policyctl.plan.effects import AffectedPolicy
 
 
@@ -309,3 +328,172 @@ def _summary_line(review: Review, style: Style) -> str:
 def _blocked_lines(plan: Plan, style: Style) -> Iterator[str]:
     for block in plan.blocked:
         yield f"{style.paint('blocked', 'red', 'bold')}  {escape(block.name)}: {escape(why_blocked(block))}"
+
+
+_LONGEST_DETAIL = 500  # characters of what is reported of a test
+_PAST = {"add": "added", "update": "updated", "remove": "removed"}
+LOOKS: dict[str, str] = {"applied": "green", "already": "cyan", "failed": "red", "skipped": "yellow"}
+
+
+def outcome_line(outcome: Outcome, style: Style) -> str:
+    """`+ virtual-policy/anygem  applied`, with the reason if it was not applied."""
+    status = style.paint(outcome.status, LOOKS[outcome.status])
+    line = f"{SYMBOLS[outcome.change.action]} {escape(outcome.change.name)}  {status}"
+    return f"{line}: {escape(outcome.reason)}" if outcome.reason else line
+
+
+def apply_text(outcomes: Sequence[Outcome], unverified: Sequence[str], style: Style, tested: Sequence[ModelTest] = ()) -> str:
+    """The changes that were not applied or not verified, what was reported of tested models, and a summary as the last line."""
+    bad = [outcome_line(outcome, style) for outcome in outcomes if outcome.status in ("failed", "skipped")]
+    lines = [*bad, *(f"{style.paint('not verified', 'red')}  {escape(line)}" for line in unverified)]
+    lines += [_tested_line(test, style) for test in tested]
+    return "".join(f"{line}\n" for line in [*lines, _outcome_summary(outcomes, bool(unverified), style)])
+
+
+def apply_json(plan: Plan, outcomes: Sequence[Outcome], unverified: Sequence[str], tested: Sequence[ModelTest] = ()) -> str:
+    """An outcome for each change, what is not on the remote as it should be, and what was reported of tested models."""
+    data = {
+        "format": "policyctl/apply",
+        "version": 1,
+        "environment": plan.environment,
+        "remote": plan.remote,
+        "digest": plan.digest,
+        "complete": not unverified and all(outcome.status in GOOD for outcome in outcomes),
+        "outcomes": [
+            {
+                "action": outcome.change.action,
+                "kind": outcome.change.kind,
+                "name": outcome.change.name,
+                "id": outcome.id or outcome.change.id,
+                "status": outcome.status,
+                "reason": outcome.reason,
+            }
+            for outcome in outcomes
+        ],
+        "not_verified": list(unverified),
+        "tested_models": [test._asdict() for test in tested],
+    }
+    return json_text(data)
+
+
+def _tested_line(test: ModelTest, style: Style) -> str:
+    """`tested  virtual-model/openai/gpt-4o: passed (3 of 3)`; a report may hold anything, and is cut."""
+    looks = {"passed": "green", "failed": "red"}.get(test.status, "yellow")
+    detail = f" ({cut(escape(test.detail), _LONGEST_DETAIL)})" if test.detail else ""
+    return f"{style.paint('tested', 'cyan')}  {escape(test.name)}: {style.paint(test.status, looks)}{detail}"
+
+
+def _outcome_summary(outcomes: Sequence[Outcome], unverified: bool, style: Style) -> str:
+    done: dict[Action, list[Kind]] = {}
+    for outcome in outcomes:
+        if outcome.status == "applied":
+            done.setdefault(outcome.change.action, []).append(outcome.change.kind)
+    models = any(outcome.change.kind == "model" for outcome in outcomes)
+    counts = [f"{counted(kinds) if models else f'{len(kinds)}'} {_PAST[action]}" for action, kinds in done.items()]
+    counts = counts or ["nothing applied"]
+    statuses = Counter(outcome.status for outcome in outcomes)
+    counts += [f"{statuses[status]} {status}" for status in ("already", "failed", "skipped") if statuses[status]]
+    whole = not unverified and not statuses["failed"] and not statuses["skipped"]
+    verdict = style.paint("Applied", "green", "bold") if whole else style.paint("Not all applied", "red", "bold")
+    return f"{verdict}: {', '.join(counts)}" + ("; read back and verified." if whole else ".")
+
+
+_UNKNOWN = "not known: the run ended before reporting the outcome; plan shows what is live"
+_GAP = "before this, it was changed without an entry here"
+
+
+def history_text(
+    entries: Sequence[AuditEntry], wanted: Callable[[AuditEntry], bool], style: Style, *, diff: bool = False
+) -> str:
+    """Two lines for each change, the oldest first: when, what and its outcome; then who, how and why. `diff` adds fields."""
+    rows = list(_history_rows(entries, wanted))
+    lines = [line for entry, gap in rows for line in (*_entry_lines(entry, gap, style), *(_entry_diff(entry) if diff else ()))]
+    return "".join(f"{line}\n" for line in [*lines, *([""] if lines else []), f"{count(len(rows), 'change')}."])
+
+
+def history_json(entries: Sequence[AuditEntry], wanted: Callable[[AuditEntry], bool], *, diff: bool = False) -> str:
+    """The same as JSON text. `gap` marks a policy that was changed before this without an entry."""
+    rows = ((entry if diff else replace(entry, fields=None), gap) for entry, gap in _history_rows(entries, wanted))
+    changes = [{**entry.plain(), "gap": gap} for entry, gap in rows]
+    return json_text({"format": "policyctl/history", "version": 1, "changes": changes})
+
+
+def _history_rows(entries: Sequence[AuditEntry], wanted: Callable[[AuditEntry], bool]) -> Iterator[tuple[AuditEntry, bool]]:
+    from policyctl.plan.audit import fold, gaps
+
+    folded = fold(entries)
+    return ((entry, gap) for entry, gap in zip(folded, gaps(folded), strict=True) if wanted(entry))
+
+
+def _entry_lines(entry: AuditEntry, gap: bool, style: Style) -> Iterator[str]:
+    outcome = _UNKNOWN if entry.outcome == "begun" else entry.outcome + (f": {entry.reason}" if entry.reason else "")
+    painted = style.paint(escape(outcome), LOOKS.get(entry.outcome, "yellow"))
+    when = style.paint(escape(entry.time[:19].replace("T", " ")), "dim")
+    yield f"{when}  {escape(entry.environment)}  {SYMBOLS[entry.action]} {escape(entry.name)}  {painted}"
+    origin = entry.origin
+    yield style.paint(escape(f"    by {origin.who} with {origin.command}{_origin_text(origin)}"), "dim")
+    if origin.run is not None:
+        yield style.paint(escape(f"    in {origin.run}"), "dim")
+    for override in entry.overrides:
+        yield style.paint(escape(f"    overriding {override_text(override)}"), "yellow")
+    if gap:
+        yield f"    {style.paint('note', 'cyan')}  {_GAP}"
+
+
+def _entry_diff(entry: AuditEntry) -> Iterator[str]:
+    """What changed, field by field; of an added or removed policy or model what it contains."""
+    if entry.fields is None:
+        yield "    what changed is not in the audit file"
+    elif entry.action == "update":
+        yield from field_lines(entry.fields)
+    else:
+        for field in entry.fields:
+            before, after = sides(field)
+            yield f"    {position_name(field.path)}: {before if entry.action == 'remove' else after}"
+
+
+def _origin_text(origin: AuditOrigin) -> str:
+    back = f", back to the files of {origin.to[:12]}" if origin.to else ""
+    if origin.commit is None:
+        return f" (no commit: {origin.no_commit}){back}" if origin.no_commit else back
+    changed = ", with uncommitted changes" if origin.dirty else ""
+    return f" at {origin.commit[:12]} ({origin.subject}){changed}{back}"
+
+
+_NOTHING = "/dev/null"
+
+
+def plan_diff(changes: Iterable[Change], style: Style) -> str:
+    """What is live and what the files want of each changed policy and model; empty without changes.
+
+    Both sides are in normal form, which has no secrets. Lines are escaped, so that a policy's text controls no terminal.
+    """
+    return "".join(f"{line}\n" for change in changes for line in _yaml_change_lines(change, style))
+
+
+def _yaml_change_lines(change: Change, style: Style) -> Iterator[str]:
+    after = None if change.after is None else normal_of(change.after)
+    old, new = _yaml_sides(change.before, after)
+    names = (
+        _NOTHING if change.before is None else f"live/{change.name}",
+        _NOTHING if after is None else change.file or change.name,
+    )
+    yield from diff_lines(old, new, names, style)
+
+
+def _yaml_sides(before: Document | None, after: Document | None) -> tuple[list[str], list[str]]:
+    """The lines of both sides: YAML, or JSON where YAML cannot hold one of them or would show no difference."""
+    old, new = _yaml(before), _yaml(after)
+    if old is None or new is None or old == new:
+        old, new = ("" if one is None else json_text(one) for one in (before, after))
+    return _lines_of(old), _lines_of(new)
+
+
+def _yaml(document: Document | None) -> str | None:
+    from policyctl.load.write import normal_text  # which imports what writes files
+
+    return "" if document is None else normal_text(document)
+
+
+def _lines_of(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []

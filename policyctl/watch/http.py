@@ -26,7 +26,7 @@ from urllib.parse import parse_qs, urlencode
 from policyctl.errors import PolicyctlError, where_raised
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.report.format import count, json_text
-from policyctl.report.page import filled_page
+from policyctl.report.plan_html import filled_page
 from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State
 
 MOST_CONNECTIONS = 16

@@ -14,10 +14,8 @@ import pytest
 
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import Review
-from policyctl.report.fleet import planned
-from policyctl.report.fleet_html import fleet_html
-from policyctl.report.fleet_view import FleetView
-from policyctl.report.plan_html import plan_html
+from policyctl.report.fleet import FleetView, planned
+from policyctl.report.plan_html import fleet_html, plan_html
 from policyctl.report.plan_view import PlanView
 from tests.browser import plans
 from tests.browser.conftest import Open, expect

@@ -26,7 +26,7 @@ from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.format import Style
-from policyctl.report.outcomes import apply_text
+from policyctl.report.plan_text import apply_text
 from policyctl.server.login import TokenIssuer
 from tests.chaos.application import running
 from tests.chaos.faults import INJECTED, Chaos, Fault, Play

@@ -8,8 +8,7 @@ from typing import Any
 
 from hypothesis import given
 
-from policyctl.report.drawings import Arrow, Box, Drawing, DrawnBox, as_one, chart, drawing
-from policyctl.report.effect_rows import percent
+from policyctl.report.effect_rows import Arrow, Box, Drawing, DrawnBox, as_one, chart, drawing, percent
 from tests.builders import body
 from tests.effect.policies import bodies, document
 

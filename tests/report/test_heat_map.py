@@ -9,8 +9,7 @@ from hypothesis import given
 
 from policyctl.effect.outages import outages, served, told_apart
 from policyctl.effect.tree import Tree, read_tree
-from policyctl.report.drawings import Heat, heat_map
-from policyctl.report.effect_rows import model, percent
+from policyctl.report.effect_rows import Heat, heat_map, model, percent
 from tests.builders import body
 from tests.effect.policies import bodies, document
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from policyctl.cli.plan import FORMS, Form, render_plan
 from policyctl.errors import Mark, Problem
-from policyctl.report.drawings import effect_graph
+from policyctl.report.effect_rows import effect_graph
 from policyctl.report.format import Style, escape, json_text
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_view import PlanView

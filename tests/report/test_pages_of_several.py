@@ -14,12 +14,10 @@ from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import Review
 from policyctl.plan.settings import Limits, Override, Settings
-from policyctl.report.fleet import fleet_text, planned
-from policyctl.report.fleet_html import fleet_html
-from policyctl.report.fleet_markdown import fleet_markdown
-from policyctl.report.fleet_view import FleetView, changes_of, differences, kinds_of
+from policyctl.report.fleet import FleetView, changes_of, differences, fleet_text, kinds_of, planned
 from policyctl.report.format import Style
-from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, plan_markdown
+from policyctl.report.plan_html import fleet_html
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, fleet_markdown, plan_markdown
 from policyctl.report.plan_view import PlanView, Provenance
 from tests.builders import policy, row
 from tests.report.github_html import TAGS, Page

@@ -20,10 +20,9 @@ from policyctl.plan.fleet import EnvironmentResult, FleetResult
 from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import policy_from_file
-from policyctl.report.fleet_markdown import fleet_markdown
-from policyctl.report.fleet_view import FleetView
-from policyctl.report.plan_items import shape
-from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, Room, plan_markdown, settings_rows
+from policyctl.report.fleet import FleetView
+from policyctl.report.plan_items import Room, shape
+from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, fleet_markdown, plan_markdown, settings_rows
 from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, model, model_row, policy, row
