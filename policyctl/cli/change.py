@@ -35,9 +35,8 @@ from policyctl.policy.document import Document, Policy, canonical_text
 from policyctl.policy.names import PLURALS, Kind, canonical_name, kind_of, virtual_model
 from policyctl.reconcile.apply import ApplySettings
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.models import KnownModels, check_credentials, check_policy
 from policyctl.reconcile.observe import with_consumers
-from policyctl.reconcile.plan import may_remove, plan_removal, plan_write
+from policyctl.reconcile.plan import KnownModels, check_credentials, check_policy, may_remove, plan_removal, plan_write
 from policyctl.report.format import count, escape
 from policyctl.report.plan_text import change_text, plan_text
 

@@ -21,8 +21,7 @@ from policyctl.plan.fleet import EnvironmentResult
 from policyctl.plan.plan import Selection
 from policyctl.policy.document import digest
 from policyctl.reconcile.drift import Evidence, FoundDrift, drift_of
-from policyctl.reconcile.models import KnownModels
-from policyctl.reconcile.plan import plan_directory
+from policyctl.reconcile.plan import KnownModels, plan_directory
 from policyctl.report.drift import drift_data, drift_json, drift_markdown, drift_text, drifts_text, without_writer
 
 if TYPE_CHECKING:

@@ -24,8 +24,7 @@ from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.urls import is_git
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import did_you_mean
-from policyctl.reconcile.models import KnownModels
-from policyctl.reconcile.plan import plan_directory, raise_if_blocked
+from policyctl.reconcile.plan import KnownModels, plan_directory, raise_if_blocked
 from policyctl.report.format import Style, count
 from policyctl.report.plan_text import plan_diff, plan_text
 from policyctl.report.plan_view import PlanView

@@ -21,9 +21,8 @@ from policyctl.load.environment import EnvironmentFilter
 from policyctl.plan.plan import Plan, Selection
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import MODEL_PREFIX, counted, kind_of
-from policyctl.reconcile.models import KnownModels
 from policyctl.reconcile.observe import observe
-from policyctl.reconcile.plan import plan_directory
+from policyctl.reconcile.plan import KnownModels, plan_directory
 from policyctl.remote.protocol import Reader
 from policyctl.report.policies import pull_text
 

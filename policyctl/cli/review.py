@@ -24,9 +24,15 @@ from policyctl.plan.safety import BranchChecks, Review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, digest
 from policyctl.policy.live import LiveRows
-from policyctl.reconcile.models import KnownModels, check_models
 from policyctl.reconcile.observe import observe, with_consumers
-from policyctl.reconcile.plan import note_untracked, plan_directory, raise_if_blocked, raise_if_refused
+from policyctl.reconcile.plan import (
+    KnownModels,
+    check_models,
+    note_untracked,
+    plan_directory,
+    raise_if_blocked,
+    raise_if_refused,
+)
 
 if TYPE_CHECKING:
     from policyctl.effect.tree import DeclaredModels

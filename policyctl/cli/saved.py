@@ -29,8 +29,7 @@ from policyctl.plan.saved_plan import MAX_BYTES, BadPlan, read_plan
 from policyctl.policy.findings import listed
 from policyctl.policy.live import observe_rows
 from policyctl.policy.virtual_model import VirtualModelRow
-from policyctl.reconcile.models import KnownModels
-from policyctl.reconcile.plan import review_saved
+from policyctl.reconcile.plan import KnownModels, review_saved
 from policyctl.remote.open import require_writable
 from policyctl.report.format import escape, value
 from policyctl.report.plan_text import elided

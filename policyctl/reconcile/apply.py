@@ -5,11 +5,11 @@ The rules are in manual/architecture.md, safety rules 5, 6 and 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from policyctl.errors import Conflict, Incomplete, LostAnswer, NotFound, PolicyctlError, RemoteError
 from policyctl.plan.diff import has_extras
@@ -29,9 +29,8 @@ from policyctl.plan.safety import Review
 from policyctl.plan.settings import Override
 from policyctl.policy.document import Document
 from policyctl.policy.live import Live, LiveRows
-from policyctl.policy.names import Kind
+from policyctl.policy.names import Kind, virtual_model
 from policyctl.reconcile.audit import Audit, Recording, recording
-from policyctl.reconcile.models import test_models
 from policyctl.reconcile.observe import WAITS, Witnesses, look_up, verify
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
 from policyctl.remote.open import Access, apply_lock_for, open_writer, require_writable
@@ -346,3 +345,62 @@ def _send(kind: Kind, document: Document | None, live: Live | None, writer: Writ
     else:
         writer.update(live.id, document, live.version, kind)
     return None
+
+
+_SUBJECTS = ("model", "model_name")  # the keys of a report that name what was tested
+_PASSED = frozenset({"passed", "pass", "success", "succeeded", "ok"})
+
+
+def test_models(outcomes: Sequence[Outcome], writer: Writer, stopped: Callable[[], bool]) -> Iterator[ModelTest]:
+    """What the platform reports of each model that was written, when it is asked to test it.
+
+    No failure of a test raises: the model is written, whatever comes of it.
+    """
+    for outcome in outcomes:
+        change = outcome.change
+        if change.kind != "model" or change.after is None or outcome.status != "applied":
+            continue
+        if stopped():
+            yield ModelTest(change.name, "skipped", "interrupted")
+        elif change.after.get("model_type") == "embedding":
+            yield ModelTest(change.name, "skipped", "the platform does not test embedding models")
+        else:
+            yield _test_one(change.name, writer)
+
+
+def _test_one(name: str, writer: Writer) -> ModelTest:
+    try:
+        report = writer.test_model(name)
+    except RemoteError as error:
+        return ModelTest(name, "not known", f"the test itself failed: {error}")
+    if report is None:
+        return ModelTest(name, "skipped", "this remote does not test models")
+    if (about := _tested_subject(report)) is not None and virtual_model(about) != name:
+        return ModelTest(name, "not known", f"the report is about {about}")
+    status = report.get("overall_status") if isinstance(report, dict) else None
+    tests = report.get("tests") if isinstance(report, dict) else None
+    failed = [test for test in tests if _is_failed(test)] if isinstance(tests, list) else []
+    if failed:
+        return ModelTest(name, "failed", "; ".join(f"{test.get('test_name')}: {test.get('message')}" for test in failed))
+    if not isinstance(status, str) or not isinstance(tests, list):
+        return ModelTest(name, "not known", "the report has neither a status nor tests")
+    if not tests:
+        return ModelTest(name, "skipped", "no test was made")
+    if status.casefold() not in _PASSED:
+        return ModelTest(name, "failed", status)
+    passed = sum(_test_status(test) in _PASSED for test in tests)
+    return ModelTest(name, "passed", f"{passed} of {len(tests)}") if passed else ModelTest(name, "skipped", "no test was made")
+
+
+def _tested_subject(report: Any) -> str | None:
+    """The model that a report names; None where it names none."""
+    named = (report.get(key) for key in _SUBJECTS) if isinstance(report, dict) else ()
+    return next((str(one) for one in named if one), None)
+
+
+def _is_failed(test: Any) -> bool:
+    return isinstance(test, dict) and _test_status(test) not in _PASSED | {"skipped"}
+
+
+def _test_status(test: Any) -> str:
+    return str(test.get("status")).casefold() if isinstance(test, dict) else ""

@@ -14,10 +14,9 @@ from typing import Any
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.watch.look import Clock, CredentialsMark, Look, Settled, Synced, Watched
-from policyctl.watch.loop import WatchLoop
+from policyctl.watch.look import Clock, CredentialsMark, Look, LookSchedule, Settled, Synced, Watched
+from policyctl.watch.loop import Holds, WatchLoop
 from policyctl.watch.memory import Memory, StateFolder
-from policyctl.watch.schedule import Holds, LookSchedule
 from policyctl.watch.status import Board, SourceStatus, Transition, Watcher
 
 BEGIN = datetime(2026, 11, 27, 6, tzinfo=UTC)

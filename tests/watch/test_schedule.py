@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.load.windows import RetryWaits, WatchSettings
-from policyctl.watch.look import Watched
-from policyctl.watch.schedule import Holds, LookSchedule, Waves
+from policyctl.watch.look import LookSchedule, Watched
+from policyctl.watch.loop import Holds, Waves
 from policyctl.watch.status import State
 
 ORIGIN = "https://host:443"
