@@ -13,10 +13,10 @@ from policyctl.cli.github_actions import repository_path
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError
 from policyctl.load.adopt import Adoption, FileLayout
-from policyctl.load.atomic import write_atomically
 from policyctl.load.git import repository_top
 from policyctl.load.git.checkout import default_branch, head
 from policyctl.load.git.revision import Revision
+from policyctl.load.source import write_atomically
 from policyctl.policy.document import digest
 from policyctl.policy.names import canonical
 from policyctl.reconcile.drift import Adopter, FoundDrift, adoption_review, digest_after

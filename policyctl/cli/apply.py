@@ -30,8 +30,8 @@ from policyctl.cli.review import access_of, raise_if_unsafe, resolved_base, revi
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import Refused, StalePlan, UsageError
-from policyctl.load.atomic import write_atomically
 from policyctl.load.environment import EnvironmentFilter
+from policyctl.load.source import write_atomically
 from policyctl.plan.approval import NONE
 from policyctl.plan.plan import Outcome, Plan, Selection
 from policyctl.plan.safety import Review

@@ -22,10 +22,9 @@ from policyctl.effect.tree import NOTHING
 from policyctl.errors import InvalidInput, PolicyctlError, UsageError, errors_in
 from policyctl.lint.directory import file_warnings
 from policyctl.load.adopt import FileLayout, Placement
-from policyctl.load.atomic import make_folder, write_atomically
 from policyctl.load.directory import read_contents
 from policyctl.load.environment import in_environment
-from policyctl.load.source import SUFFIXES, read_source, redact_linked
+from policyctl.load.source import SUFFIXES, make_folder, read_source, redact_linked, write_atomically
 from policyctl.load.write import file_text, unrepresentable_reasons
 from policyctl.plan.diff import fields_between
 from policyctl.plan.plan import Change, Desired, normal_of

@@ -17,8 +17,8 @@ from policyctl.cli.review import raise_if_unsafe, resolved_base
 from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError
-from policyctl.load.atomic import read_bounded, state_folder
 from policyctl.load.environment import Environment, EnvironmentFilter, listed_names, parse_selector
+from policyctl.load.source import read_bounded, state_folder
 from policyctl.plan.approval import NONE
 from policyctl.plan.fleet import ApprovedPlans, EnvironmentResult, FleetResult, WaveOf, read_approved, waves_of
 from policyctl.plan.plan import Selection

@@ -12,9 +12,8 @@ import click
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import InvalidInput, Problem
-from policyctl.load.atomic import write_atomically
 from policyctl.load.discovery import find_files
-from policyctl.load.source import read_bytes, redact_linked, refuse_link
+from policyctl.load.source import read_bytes, redact_linked, refuse_link, write_atomically
 from policyctl.load.style import styled
 from policyctl.report.format import Style, count, diff_lines
 

@@ -12,7 +12,7 @@ from policyctl.cli import completion
 from policyctl.cli.console import Console
 from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, with_form, with_options
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.atomic import state_folder
+from policyctl.load.source import state_folder
 from policyctl.plan.audit import AuditEntry
 from policyctl.policy.names import canonical, matches
 from policyctl.report.format import Style, count, escape, json_text

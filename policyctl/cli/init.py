@@ -22,12 +22,11 @@ from policyctl.ci.starter_files import (
 from policyctl.cli.console import Console
 from policyctl.cli.options import Options, with_options
 from policyctl.errors import InvalidInput
-from policyctl.load.atomic import make_folder, write_atomically
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.git import repository_top
 from policyctl.load.git.checkout import default_branch
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import SUFFIXES
+from policyctl.load.source import SUFFIXES, make_folder, write_atomically
 from policyctl.report.format import escape
 
 EPILOG = """\b

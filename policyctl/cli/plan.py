@@ -19,8 +19,8 @@ from policyctl.cli.review import access_of, as_merged, raise_if_unsafe, review_d
 from policyctl.cli.selection import Overrides, raise_if_idle, read_to, with_past, with_selection
 from policyctl.cli.session import open_session
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.atomic import write_atomically
 from policyctl.load.environment import EnvironmentFilter
+from policyctl.load.source import write_atomically
 from policyctl.load.urls import is_git
 from policyctl.plan.plan import Selection
 from policyctl.policy.findings import did_you_mean

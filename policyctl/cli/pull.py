@@ -15,9 +15,9 @@ from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.session import DirectoryFiles, OpenedDirectory, Session, open_session
 from policyctl.errors import Incomplete
 from policyctl.load.adopt import FileLayout, Pull, leave_contradictions, plan_pull
-from policyctl.load.atomic import make_folder, write_atomically
 from policyctl.load.directory import Loaded
 from policyctl.load.environment import EnvironmentFilter
+from policyctl.load.source import make_folder, write_atomically
 from policyctl.plan.plan import Plan, Selection
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import MODEL_PREFIX, counted, kind_of

@@ -20,8 +20,8 @@ from policyctl.cli.review import Before, access_of, gone_back, read_consumers_of
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
 from policyctl.errors import StalePlan, UsageError
-from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Environment, leaves
+from policyctl.load.source import read_bounded
 from policyctl.plan.effects import Comparison, effects_of, policies_around
 from policyctl.plan.plan import Plan, Selection
 from policyctl.plan.safety import Review

@@ -15,7 +15,7 @@ import click
 from policyctl.cli import completion
 from policyctl.cli.options import NumberRange, Options
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.atomic import read_bounded, write_atomically
+from policyctl.load.source import read_bounded, write_atomically
 from policyctl.plan.plan import Selection
 from policyctl.plan.settings import GUARDS, GuardException, Override, Settings
 from policyctl.policy.findings import closest_name, did_you_mean

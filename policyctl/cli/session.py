@@ -14,7 +14,6 @@ from policyctl.cli.console import Console, Progress
 from policyctl.cli.options import Options
 from policyctl.errors import InvalidInput, Mark, Problem, Refused, UsageError, errors_in
 from policyctl.lint.directory import Linter, idle_include, variable_warnings
-from policyctl.load.atomic import state_folder
 from policyctl.load.directory import Files, Loaded
 from policyctl.load.discovery import (
     Found,
@@ -28,7 +27,7 @@ from policyctl.load.discovery import (
 )
 from policyctl.load.environment import Config, Environment
 from policyctl.load.kinds import CONFIG_FILE, is_templated
-from policyctl.load.source import read_bytes
+from policyctl.load.source import read_bytes, state_folder
 from policyctl.load.urls import LOCAL, SQLITE, is_shared, remote_url_error
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest

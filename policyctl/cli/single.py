@@ -25,7 +25,7 @@ from policyctl.cli.session import Session, open_session
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.lint.directory import lint
 from policyctl.load.adopt import SUFFIX, file_names
-from policyctl.load.atomic import write_atomically
+from policyctl.load.source import write_atomically
 from policyctl.load.write import file_text, policy_text, unrepresentable_reasons
 from policyctl.policy.document import Document, Policy, policy_from_file
 from policyctl.policy.findings import Finding

@@ -22,8 +22,8 @@ from policyctl.cli.queue import on_option
 from policyctl.cli.watch_outputs import OutputOptions, Outputs, WatchIssue, with_outputs
 from policyctl.cli.watch_source import DirectorySource, mirror_of, source_options
 from policyctl.errors import PolicyctlError, Refused, UsageError
-from policyctl.load.atomic import make_state_folder, state_folder
 from policyctl.load.environment import EnvironmentFilter
+from policyctl.load.source import make_state_folder, state_folder
 from policyctl.load.windows import seconds_of
 from policyctl.remote.sqlite import LockWait, apply_lock
 from policyctl.report.format import escape

@@ -252,8 +252,8 @@ class MirrorSource:
         self._options = options._replace(dir=self._top / directory)
 
     def fetch(self, stopped: Callable[[], bool] = lambda: False) -> str:
-        from policyctl.load.atomic import make_folder
         from policyctl.load.git.repository import fetch_mirror
+        from policyctl.load.source import make_folder
 
         make_folder(self._top)
         return fetch_mirror(self._top, self._url, self._ref, stopped)

@@ -76,7 +76,7 @@ NO_ANSWER = 0
 ENDED = -500
 CUT = -200
 
-# Some of the failures that an outage may be made of; `failures` has all of them, in classes.
+# Some of the failures that an outage may be made of; `outages` has all of them, in classes.
 FAILURES: tuple[Answer, ...] = (400, 401, 403, 404, 408, 429, 500, 502, 503, 504, 529, "refused", "hang", "broken-body")
 
 RETRIED = frozenset({429, 500, 502, 503, 504})

@@ -36,7 +36,7 @@ from policyctl.gateway.relay import (
     tokens_at_end,
 )
 from policyctl.gateway.table import Destination, RouteTable
-from policyctl.load.atomic import read_bounded
+from policyctl.load.source import read_bounded
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.policy.names import virtual_model
 

@@ -19,12 +19,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from policyctl.errors import InvalidInput, Mark, PolicyctlError, Problem, Refused, UsageError
-from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import NO_CONFIG, Config, Environment, EnvironmentFilter, dotted, parted
 from policyctl.load.git.repository import named_in
 from policyctl.load.git.revision import Revision, TreeEntry, commit_of, merge_base_of, required_repository, staged
 from policyctl.load.kinds import CONFIG_FILE
-from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, source_of
+from policyctl.load.source import MAX_BYTES, SUFFIXES, Source, bounded, read_bounded, source_of
 from policyctl.load.urls import LOCAL, is_http, postgres_files
 from policyctl.plan.approval import WAY_KEYS, of_several
 from policyctl.plan.diff import FieldChange

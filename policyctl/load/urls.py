@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from policyctl.errors import UsageError
-from policyctl.load.atomic import STATE_FOLDER
+from policyctl.load.source import STATE_FOLDER
 from policyctl.policy.memo import late_pattern
 
 LOCAL = "local"  # the embedded remote beside the directory

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from policyctl.errors import PolicyctlError, RemoteError, UsageError
-from policyctl.load.atomic import raise_if_led_out
+from policyctl.load.source import raise_if_led_out
 from policyctl.load.urls import database_url
 from policyctl.plan.audit import MAX_LINE, AuditLine, AuditOrigin, audit_line, entry_line, entry_of
 from policyctl.plan.plan import Change, Outcome, Plan

@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, Refused, UsageError
-from policyctl.load.atomic import make_folder, make_state_folder, raise_if_led_out
+from policyctl.load.source import make_folder, make_state_folder, raise_if_led_out
 from policyctl.plan.fleet import EnvironmentResult, WaveOf
 from policyctl.plan.plan import Selection
 from policyctl.reconcile.audit import LineFile

@@ -28,7 +28,7 @@ import httpx
 
 from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError, Unreachable
-from policyctl.load.atomic import read_bounded
+from policyctl.load.source import read_bounded
 from policyctl.load.urls import is_loopback, origin
 from policyctl.remote.hosts import Deadline, HostPace, Hosts, LookBudget, exchange
 from policyctl.remote.protocol import Backoff, RetryBudget

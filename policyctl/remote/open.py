@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
-from policyctl.load.atomic import bounded, read_bounded
 from policyctl.load.environment import Environment
-from policyctl.load.source import MAX_BYTES
+from policyctl.load.source import MAX_BYTES, bounded, read_bounded
 from policyctl.load.urls import (
     LOCAL,
     SQLITE,

@@ -14,8 +14,8 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from urllib.request import getproxies
 
 from policyctl.errors import RemoteError
-from policyctl.load.atomic import read_bounded
 from policyctl.load.settings_file import AuthFile
+from policyctl.load.source import read_bounded
 from policyctl.policy.findings import HIDDEN
 
 SHORTEST = 8  # characters; shorter secrets also occur as ordinary text

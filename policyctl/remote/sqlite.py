@@ -29,8 +29,8 @@ from pathlib import Path
 from typing import Literal
 
 from policyctl.errors import Refused, RemoteError
-from policyctl.load.atomic import STATE_FOLDER, make_state_folder
 from policyctl.load.git import repository_top
+from policyctl.load.source import STATE_FOLDER, make_state_folder
 from policyctl.policy.model_settings import masked
 from policyctl.remote.store import UNIQUE_KINDS, Columns, QuotaReached, Store, StoreReader, taken
 

@@ -38,7 +38,7 @@ _MOST_ROWS = 8  # of an effect, unless it is wanted whole
 
 
 def effect_rows(effect: Effect) -> Iterator[str]:
-    """The effect of a change, the gravest row first (see `plan.risk`); a plan shows these below the change."""
+    """The effect of a change, the gravest row first (see `plan.effects`); a plan shows these below the change."""
     if effect.unknown:
         yield f"not known: {escape(effect.unknown)}"
         return

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
-from policyctl.load.atomic import make_state_folder, read_bounded, write_atomically
+from policyctl.load.source import make_state_folder, read_bounded, write_atomically
 from policyctl.watch.look import Heals, Look, Synced, Watched
 from policyctl.watch.status import FAILING, EnvironmentStatus, State
 

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, RemoteError, where_raised
-from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import Receiver
+from policyctl.load.source import read_bounded
 from policyctl.load.urls import http_url_error
 from policyctl.policy.findings import listed
 from policyctl.remote.http import post_once

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.errors import PolicyctlError
-from policyctl.load.atomic import read_bounded, write_atomically
+from policyctl.load.source import read_bounded, write_atomically
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.sqlite_rows import put, row
 
@@ -90,7 +90,7 @@ def test_modes(umask: int, mode: int, tmp_path: Path) -> None:
     code = f"""
 import os
 from pathlib import Path
-from policyctl.load.atomic import write_atomically
+from policyctl.load.source import write_atomically
 os.umask({umask})
 for name in ("new", "old"):
     write_atomically(Path(name), "text")
@@ -257,7 +257,7 @@ def test_what_is_read_is_bounded(tmp_path: Path) -> None:
 SIGNALLED = """
 import os, signal, sys
 from pathlib import Path
-from policyctl.load.atomic import write_atomically
+from policyctl.load.source import write_atomically
 
 class Text(str):
     def encode(self):

@@ -23,8 +23,8 @@ from policyctl.cli.session import Session, open_config
 from policyctl.cli.watch_source import MirrorSource
 from policyctl.cli.worker import JobHandler
 from policyctl.errors import PolicyctlError, RemoteError
-from policyctl.load.atomic import state_folder
 from policyctl.load.environment import EVERY
+from policyctl.load.source import state_folder
 from policyctl.load.urls import remote_identity
 from policyctl.plan.fleet import EnvironmentResult, Marks, read_result, write_result
 from policyctl.reconcile.fleet import run_ids

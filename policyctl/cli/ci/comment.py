@@ -19,8 +19,8 @@ from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.load.atomic import read_bounded
 from policyctl.load.environment import EnvironmentFilter
+from policyctl.load.source import read_bounded
 from policyctl.load.urls import is_git
 from policyctl.plan.approval import NONE, Approvable
 from policyctl.plan.fleet import read_plans
