@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,21 +17,29 @@ from tests.examples import crossed
 from tests.remote.fake_server import Reply, Seen, standing_in
 
 CORE = "CANARYOFMODEL"
-SECRET = f"sk&/ '\"-zq{CORE}qz"
 MODEL = "virtual-model/openai/a"
-# One secret in each place of a row.
-PLACES: dict[str, dict[str, Any]] = {
-    "api_key": {"provider_config": {"api_key": SECRET}},
-    "in camelCase": {"provider_config": {"awsSecretAccessKey": SECRET}},
-    "a mapping": {"provider_config": {"vertex_service_account_json": {"private_key": SECRET, "client_email": SECRET}}},
-    "an unknown key": {"provider_config": {"openaiApiKey": SECRET, "new_token": SECRET}},
-    "a URL": {"provider_config": {"custom_host": f"https://me:zq{CORE}qz@h.example/v1"}},
-    "a header": {"provider_config": {"forward_headers": [f"x-key: zq{CORE}qz"]}},
-    "the metadata": {"provider_config": {"metadata": {"deep": [{"password": SECRET}]}}},
-    "the config": {"config": {"api_key": SECRET, "nested": {"token": SECRET}}},
-    "beside the settings": {"api_key": SECRET, "auth": {"client_secret": SECRET}},
-    "a wrong type": {"provider_config": {"api_key": [SECRET]}},
+
+
+def secret(place: str) -> str:
+    """One of its own for each place: what is masked because it is known from another place would hide that it leaks there."""
+    return f"sk&/ '\"-zq{CORE}{list(PLACES).index(place)}qz"
+
+
+# What holds a secret in each place of a row.
+PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "api_key": lambda it: {"provider_config": {"api_key": it}},
+    "in camelCase": lambda it: {"provider_config": {"awsSecretAccessKey": it}},
+    "a mapping": lambda it: {"provider_config": {"vertex_service_account_json": {"private_key": it, "client_email": it}}},
+    "an unknown key": lambda it: {"provider_config": {"openaiApiKey": it, "new_token": it}},
+    "a URL": lambda it: {"provider_config": {"custom_host": f"https://me:{it[8:]}@h.example/v1"}},
+    "a header": lambda it: {"provider_config": {"forward_headers": [f"x-key: {it[8:]}"]}},
+    "the metadata": lambda it: {"provider_config": {"metadata": {"deep": [{"password": it}]}}},
+    "the config": lambda it: {"config": {"api_key": it, "nested": {"token": it}}},
+    "beside the settings": lambda it: {"api_key": it, "auth": {"client_secret": it}},
+    "a wrong type": lambda it: {"provider_config": {"api_key": [it]}},
 }
+# Of the first ones it is known that a write leaves the secret as it is. Over the others nothing is written but a connection.
+KNOWN, OTHERS = list(PLACES)[:3], list(PLACES)[3:]
 FILES = {
     "as it was": "",
     "another config": "config: {temperature: 0.5}\n",
@@ -81,17 +89,20 @@ CHAT = {
     "name": "virtual-policy/chat",
     "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-model/openai/spare"}]},
 }
-AGENT = {"id": "a-1", "name": "bot", "llm": "chat", "instructions": SECRET, "llm_config": {"model": MODEL, "api_key": SECRET}}
+OWN = f"sk&/ '\"-zq{CORE}OFAGENTqz"
+AGENT = {"id": "a-1", "name": "bot", "llm": "chat", "instructions": OWN, "llm_config": {"model": MODEL, "api_key": OWN}}
 
 
 class Platform:
-    """The tenant: one policy, models and connections. With `echo` it refuses every write with what it was sent."""
+    """The tenant: one policy, models and connections. With `echo` it refuses every write with what it was sent and has."""
 
     lists: ClassVar[dict[str, list[Any]]] = {"model_policy": [], "agents": []}
 
-    def __init__(self, model: dict[str, Any], *, echo: bool) -> None:
-        spare = {"id": "m-2", "name": "virtual-model/openai/spare"}
-        self.models: dict[str, dict[str, Any]] = {one["id"]: one for one in ({"id": "m-1", "name": MODEL, **model}, spare)}
+    def __init__(self, models: dict[str, dict[str, Any]], *, echo: bool) -> None:
+        rows = {"virtual-model/openai/spare": {}, **models}
+        self.models = {
+            f"m-{number}": {"id": f"m-{number}", "name": name, **row} for number, (name, row) in enumerate(rows.items())
+        }
         self.echo = echo
 
     def __call__(self, seen: Seen) -> Reply:
@@ -118,28 +129,34 @@ class Platform:
         return Reply(200, self.models[identifier])
 
 
-def write(folder: Path, url: str, model: str | None) -> None:
+def write(folder: Path, url: str, models: dict[str, str | None]) -> None:
+    """What is desired: the spare model, and these, each with so much beside its name; None: it is to go."""
     policies = folder / "policies"
     policies.mkdir()
     config = {"manage": ["policies", "models"], "environments": {"prod": {"remote": url}}, "scope": ["*"]}
-    (policies / "policyctl.yaml").write_text(json.dumps({**config, "limits": {"max_change_percent": 100}}))
-    head = "spec_version: v1\nkind: model\nname: openai/{}\n"
-    (policies / "spare.yaml").write_text(head.format("spare"))
-    if model is not None:
-        (policies / "a.yaml").write_text(head.format("a") + model)
+    (policies / "policyctl.yaml").write_text(json.dumps({**config, "limits": {"max_change_percent": 100, "max_removes": 99}}))
+    for name, text in {"virtual-model/openai/spare": "", **models}.items():
+        if text is not None:
+            short = name.removeprefix("virtual-model/openai/")
+            head = f"spec_version: v1\nkind: model\nname: openai/{short}\n"
+            (policies / f"{short}.yaml").write_text(head + text)
 
 
-@pytest.mark.parametrize(("place", "model", "echo"), crossed(PLACES, FILES, (False, True)))
-@pytest.mark.alike
+@pytest.mark.parametrize(("places", "desired", "echo"), crossed((KNOWN, OTHERS), FILES, (False, True)))
 def test_no_secret_of_a_live_model_leaves_it(
-    place: str, model: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
+    places: list[str], desired: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with standing_in(Platform(PLACES[place], echo=echo)) as remote, surroundings(tmp_path, monkeypatch):
-        write(tmp_path, remote.url, FILES[model])
+    """There is a model for each place where a secret can be; one that may be written is written."""
+    models = {f"{MODEL}{number}": PLACES[place](secret(place)) for number, place in enumerate(places)}
+    with standing_in(Platform(models, echo=echo)) as remote, surroundings(tmp_path, monkeypatch):
+        write(tmp_path, remote.url, dict.fromkeys(models, FILES[desired]))
         for command in COMMANDS:
             ran = policyctl(*command, "-vv")
             assert "Traceback" not in ran.err, ran.err
             assert_silent(ran, command, tmp_path)
+        written = {seen.path.rpartition("/")[2] for seen in remote.seen if seen.method != "GET"}
+    may = desired == "with a connection" or (places == KNOWN and desired in ("another config", "other settings"))
+    assert written == ({f"m-{number}" for number in range(1, len(models) + 1)} if may else set())
 
 
 class Used(Platform):
@@ -158,8 +175,8 @@ class Used(Platform):
 def test_no_command_about_one_policy_or_model_shows_a_secret(
     place: str, echo: bool, tmp_path: Path, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with standing_in(Used(PLACES[place], echo=echo)) as remote, surroundings(tmp_path, monkeypatch):
-        write(tmp_path, remote.url, "config: {temperature: 0.5}\n")
+    with standing_in(Used({MODEL: PLACES[place](secret(place))}, echo=echo)) as remote, surroundings(tmp_path, monkeypatch):
+        write(tmp_path, remote.url, {MODEL: "config: {temperature: 0.5}\n"})
         for command in SINGLE:
             ran = policyctl(*command, "-v")
             assert (ran.code in (0, 1, 3, 5), "Traceback" in ran.err) == (True, False), (command, ran)
