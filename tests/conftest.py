@@ -31,7 +31,8 @@ sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 INNER_LOOP = "not slow"
-EACH = 3  # of cases that are alike, each third is in it: not each second or fourth, since values often alternate
+# Of cases that are alike, each third is in it; of heavy ones each fifth: no even number, since values often alternate.
+ALIKE_EACH, HEAVY_EACH = 3, 5
 # Where every test is slow. `-m "not slow"` does not even import these: some take longer to collect than most take to run.
 SLOW = (
     "browser",
@@ -58,37 +59,58 @@ SLOW = (
     "test_readme.py",
     "test_workflows.py",
 )
-# Where each test starts much, mostly git and watches. The inner loop tries each third of the tests in such a module.
+# Where each test starts much, mostly git, watches and pages. The inner loop tries each fifth of the tests in such a module.
 HEAVY = (
     "cli/test_adopt.py",
     "cli/test_affected.py",
+    "cli/test_audit.py",
     "cli/test_audit_table.py",
     "cli/test_base.py",
     "cli/test_base_led_elsewhere.py",
     "cli/test_ci.py",
+    "cli/test_command_line.py",
     "cli/test_consumers.py",
     "cli/test_converted_files.py",
+    "cli/test_doctor.py",
     "cli/test_drift.py",
+    "cli/test_edited_plans.py",
     "cli/test_expect_digest.py",
     "cli/test_git_remote.py",
     "cli/test_going_back.py",
     "cli/test_gone.py",
     "cli/test_hostile_checkout.py",
+    "cli/test_idle_settings.py",
     "cli/test_managed_models.py",
+    "cli/test_model_canaries.py",
+    "cli/test_model_names.py",
+    "cli/test_models.py",
+    "cli/test_models_on_serve.py",
+    "cli/test_policy_commands.py",
     "cli/test_postgres_way_in.py",
     "cli/test_redeclared.py",
+    "cli/test_references.py",
     "cli/test_referred_files.py",
     "cli/test_restoration.py",
+    "cli/test_saved_plan.py",
     "cli/test_several_environments.py",
+    "cli/test_show.py",
     "cli/test_shown_addresses.py",
+    "cli/test_unknown_fields.py",
     "cli/test_watch.py",
     "cli/test_watch_trust.py",
+    "gateway/test_recorded.py",
     "load/test_git.py",
     "load/test_history.py",
     "load/test_settings_history.py",
+    "plan/test_model_effect.py",
+    "remote/test_commands.py",
     "report/test_hostile.py",
     "report/test_one_page_one_plan.py",
     "report/test_pages_of_several.py",
+    "report/test_plan_markdown.py",
+    "server/test_login.py",
+    "watch/test_issue.py",
+    "watch/test_loop.py",
     "watch/test_pulled.py",
 )
 # Where tests are random in another way than by @given.
@@ -150,8 +172,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _in(item.path, SLOW):
             item.add_marker("slow")
         elif not item.get_closest_marker("slow") and (_in(item.path, HEAVY) or item.get_closest_marker("alike")):
-            among = item.nodeid.partition("::" if _in(item.path, HEAVY) else "[")[0]
-            if numbers[among] % EACH:
+            heavy = _in(item.path, HEAVY)
+            among = item.nodeid.partition("::" if heavy else "[")[0]
+            if numbers[among] % (HEAVY_EACH if heavy else ALIKE_EACH):
                 item.add_marker("slow")
             numbers[among] += 1
         if _is_random(item):

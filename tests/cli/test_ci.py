@@ -135,6 +135,7 @@ def test_a_commit_without_a_plan_for_one_environment_leaves_those_of_others(
     assert ["The newest commit has no plan" in body for body in forge.bodies] == [True, not left]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("endless", ["plan.md", "plan.json"])
 def test_a_file_that_never_ends_is_not_read_to_its_end(endless: str, forge: Forge, digest: str, policyctl: Policyctl) -> None:
     Path(endless).unlink()

@@ -51,6 +51,7 @@ tenants = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(30))
 @given(tenants)
 def test_any_live_models_become_a_directory_whose_plan_is_empty_but_for_what_was_not_pulled(tenant: list[Any]) -> None:

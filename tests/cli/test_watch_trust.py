@@ -813,6 +813,7 @@ def test_what_was_applied_in_part_and_put_back_by_hand_is_not_overwritten(work: 
         assert models_of(live) == models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("back", BACK)
 @pytest.mark.parametrize("how", ["refused", "killed"])
 def test_what_was_applied_in_part_is_not_an_edit_on_the_remote(work: Work, how: str, back: str) -> None:

@@ -126,6 +126,7 @@ def test_headers_have_names_in_lower_case_and_a_bound_in_all(number: int) -> Non
         assert exchange.headers == [(b"x-0", b"v" * 800), (b"content-length", b"0")]
 
 
+@pytest.mark.slow
 def test_what_waits_for_its_reader_takes_about_as_much_memory_as_it_has_bytes() -> None:
     """However small the chunks are in which it came."""
     exchange = Exchange(HttpConnection(print, print))

@@ -200,6 +200,7 @@ class Away(Passing):
         return None
 
 
+@pytest.mark.slow
 def test_a_remote_that_was_waited_for_is_looked_at_again_soon() -> None:
     """Only the work of a look puts off the next one: once a database is back, its policies are run."""
     source = Away()

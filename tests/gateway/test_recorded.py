@@ -17,6 +17,7 @@ MODELS = ("a", "b", "c", "d", "e", "f")
 NO_TARGET = {case for case, one in CASES.items() if one["expect"]["status"] is None}
 
 
+@pytest.mark.slow
 def test_status_and_calls_are_as_recorded(gateway: Running) -> None:
     for case, one in CASES.items():
         policy, script, expect = (one[key] for key in ("policy", "script", "expect"))

@@ -231,6 +231,7 @@ def test_a_slow_model_counts_as_408_once_its_time_is_over(gateway: Running) -> N
     assert (answer.status_code, code_of(answer)) == (408, "upstream_timeout")
 
 
+@pytest.mark.slow
 def test_the_time_limit_ends_with_the_head(gateway: Running) -> None:
     async def slow_body(writer: asyncio.StreamWriter, _: object) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{")

@@ -147,6 +147,7 @@ def many() -> Review:
     return reviewed(desired, rows, Settings(models=True, limits=Limits(1000, 100)))
 
 
+@pytest.mark.slow
 def test_another_host_is_shown_first_in_every_format_however_much_a_page_has_to_cut() -> None:
     review = many()
     subject = PlanView(review, "local")

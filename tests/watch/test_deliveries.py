@@ -34,6 +34,7 @@ def test_a_delivery_ends_at_its_deadline_however_the_answer_drips(begins: bytes)
     assert time.monotonic() - began < LONGEST
 
 
+@pytest.mark.slow
 def test_what_is_answered_is_delivered_whatever_follows() -> None:
     began = time.monotonic()
     with dripping(WHOLE) as drip:
@@ -52,6 +53,7 @@ def test_a_certificate_that_is_not_trusted_is_named_without_the_host(monkeypatch
     assert (seen.body, seen.headers["x-one"], seen.headers["content-type"]) == (BODY, "1", "application/json")
 
 
+@pytest.mark.slow
 def test_a_receiver_that_drips_is_broken_and_is_sent_the_same_message_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +85,7 @@ def test_a_receiver_that_drips_holds_up_no_other(tmp_path: Path, monkeypatch: py
             assert [one.names for one in hook.got] == [["eu-0"], ["eu-1"], ["eu-2"]]
 
 
+@pytest.mark.slow
 def test_the_end_waits_for_no_receiver_and_loses_no_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A message that was maybe delivered is sent again by the next watch, with the same id; others were sent at the end."""
     monkeypatch.setattr(notify, "LAST_SECONDS", 5.0)  # enough for the other receiver on a busy machine
@@ -106,6 +109,7 @@ def test_the_end_waits_for_no_receiver_and_loses_no_message(tmp_path: Path, monk
         assert hook.got[0].headers["X-Policyctl-Delivery"] == drip.ids[0]
 
 
+@pytest.mark.slow
 def test_a_receiver_that_drips_at_the_last_try_does_not_hold_up_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -332,6 +332,7 @@ def test_two_issues_of_one_watch_become_one(forge: Forge, tmp_path: Path) -> Non
     assert "`eu`" in text
 
 
+@pytest.mark.slow
 def test_a_service_that_drips_holds_up_neither_others_nor_the_end(
     forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,7 @@ def test_once_looks_at_each_environment_and_ends(number: int) -> None:
     assert all(one.has == "one" for one in sim.tenants.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(

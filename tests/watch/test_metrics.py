@@ -110,6 +110,7 @@ def test_requests_and_waits_of_hosts_are_counted() -> None:
     assert series["policyctl_host_wait_seconds_total", labels(origin="http://127.0.0.1:1")] == 4
 
 
+@pytest.mark.slow
 def test_two_thousand_environments_are_four_series_each() -> None:
     metrics = WatchMetrics(fleet(2000))
     text = metrics.text()

@@ -93,6 +93,7 @@ def test_an_error_that_goes_through_a_span_is_not_in_it(collector: Collector) ->
     assert found.status.code == 2
 
 
+@pytest.mark.slow
 def test_a_collector_that_answers_without_end_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "LAST_SECONDS", 2.0)  # enough to ask it
     with dripping() as drip:
