@@ -497,26 +497,27 @@ class Elsewhere:
 
 class Arrival(NamedTuple):
     """How a commit came into the checked-out branch: the commits up to the checked-out one that contain it, with itself, and
-    whether the step of the branch that brought it was for it alone: a merge of this commit, or the commit itself."""
+    whether the step of the branch that brought it was for it alone: the merge of this commit, or the commit itself."""
 
     since: tuple[str, ...]
     alone: bool
 
 
-def arrival(top: Path | None, commit: str) -> Arrival:
-    """How a commit came into the branch that is checked out at the top of a repository; one that is not in the repository is in
-    no branch. Raises PolicyctlError if the history is not known."""
+def arrival(top: Path | None, commit: str, end: str) -> Arrival:
+    """How a commit came into the branch that is checked out at the top of a repository, where the service names `end` as the
+    commit with which it was merged; one that is not in the repository is in no branch. Raises PolicyctlError if the history is
+    not known."""
     repository = None if top is None else find_repository(top)
     if repository is None or repository.is_shallow:
         raise PolicyctlError(f"the history of the branch is not known here, which shows what was merged; {WHOLE_HISTORY}")
-    if not FULL_ID.fullmatch(commit) or repository.sizes([commit]) == [None]:
+    if not is_in_branch(top, commit):
         return Arrival((commit,), alone=True)
     listed = repository.output("rev-list", "--parents", "--topo-order", "--ancestry-path", f"{commit}..HEAD").decode()
     parents = {one: before for one, *before in map(str.split, listed.splitlines())}
     step = next(iter(parents), "")
     while step and parents[step][0] in parents:
         step = parents[step][0]
-    return Arrival((commit, *parents), not step or commit in parents[step])
+    return Arrival((commit, *parents), not step or parents[step][0] == commit or (step == end and commit in parents[step]))
 
 
 def is_in_branch(top: Path | None, commit: str) -> bool:

@@ -420,3 +420,14 @@ def test_without_approval_only_an_empty_plan_is_applied(digest: str, policyctl: 
     assert not Path(".policyctl").exists()
     assert policyctl("apply", "--yes", "--expect-digest", digest).code == 0
     assert policyctl("apply", "--yes", "--expect-digest", "none").code == 0
+
+
+@pytest.mark.parametrize("header", [{"X-RateLimit-Remaining": "0"}, {"Retry-After": "60"}])
+def test_a_service_that_answers_nothing_for_a_while_does_not_count_as_one_that_forbids(
+    on_main: Policyctl, forge: Forge, digest: str, header: dict[str, str]
+) -> None:
+    """Else whatever is read only where it is allowed would be left out."""
+    assert forge.server is not None
+    forge.server.handler = lambda _: Reply(403, {"message": "API rate limit exceeded"}, header)
+    ran = on_main("ci", "approved", "--digest", digest)
+    assert (ran.code, ran.out, "answered 403" in ran.err) == (1, "", True)

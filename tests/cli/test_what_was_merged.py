@@ -136,11 +136,12 @@ class Branch:
     def merge(self, commit: str, *how: str) -> None:
         """A step of main, by a merge commit if it is not shown `how`."""
         self.git("merge", "--quiet", *(how or ("--no-ff", "--message=x")), commit)
+        self.forge.commit = self.forge.head = self.git("rev-parse", "HEAD").strip()
 
-    def note(self, *numbers: int) -> None:
-        """The service marks pull requests as merged, all in one second."""
+    def note(self, *numbers: int, fast: bool = False) -> None:
+        """The service marks pull requests as merged, all in one second, with the head of main or each with its own commit."""
         for number in numbers:
-            self.forge.merge(number)
+            self.forge.merge(number, self.forge.proposals[number][0] if fast else "")
             self.forge.now -= 1
         self.forge.now += 1
 
@@ -158,7 +159,7 @@ def with_the_later(*seconds: tuple[int, ...]) -> Callable[[Branch], None]:
 
 def without_merge_commits(main: Branch) -> None:
     main.merge(main.later, "--ff-only")
-    main.note(7, 5)
+    main.note(7, 5, fast=True)
 
 
 def of_the_same_commit(main: Branch) -> None:
@@ -182,9 +183,17 @@ def for_itself_and_then_another(main: Branch) -> None:
 def without_merge_commits_for_itself(main: Branch) -> None:
     main.forge.files[7] = ["README.md"]
     main.merge(main.head, "--ff-only")
-    main.note(5)
+    main.note(5, fast=True)
     main.merge(main.later, "--ff-only")
-    main.note(7)
+    main.note(7, fast=True)
+
+
+def in_a_branch_that_is_pushed(main: Branch) -> None:
+    """As it is: the merge into that branch is then one of main's commits, and it is not what the service names."""
+    main.merge(main.head)
+    main.git("commit", "--quiet", "--allow-empty", "--message=x")
+    main.forge.commit = main.forge.head = main.git("rev-parse", "HEAD").strip()
+    main.note(5)
 
 
 def squashed(main: Branch) -> None:
@@ -214,6 +223,7 @@ CAME: dict[Callable[[Branch], None], bool] = {
     with_the_later((5,)): False,  # with a push
     without_merge_commits: False,
     of_the_same_commit: False,
+    in_a_branch_that_is_pushed: False,
     for_itself: True,
     for_itself_and_then_another: True,
     without_merge_commits_for_itself: True,
@@ -566,8 +576,9 @@ class Branches:
     def merge(self, number: int, branch: str) -> None:
         git(self.top, "checkout", "--quiet", "main")
         git(self.top, "merge", "--quiet", "--no-ff", "--no-edit", branch)
+        end = git(self.top, "rev-parse", "HEAD").strip()
         self.on_main()
-        self.work.forge.merge(number)
+        self.work.forge.merge(number, end)
 
 
 @pytest.mark.parametrize("what", ["a guard", "the way in"])

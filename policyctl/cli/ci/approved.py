@@ -119,12 +119,9 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     approved nothing.
     """
     digest, _, settings = given.partition("@")
-    try:
-        found, applied, commit, not_head = _read(options, subject, by_hand=True)
-    except NotAllowed as error:
-        found, applied, commit, not_head = [], None, "", NotHead(str(error))
-    if not_head and not_head.moved:
-        raise StalePlan(f"{not_head.why}; start that one by hand if it needs a person")
+    found, applied, commit, not_head = _read(options, subject, by_hand=True)
+    if not_head and not_head.either:
+        raise StalePlan(not_head.why)
     if settings != subject.settings:
         besides = _besides(subject, [], applied)
         if not _may_log_in(subject, found, applied):
@@ -215,10 +212,15 @@ def _read(
     with open_forge(os.environ) as forge:
         if forge is None:
             return [], None, "", NotHead("without a token no approval can be read; start this by hand with the plan's digest")
-        place = _place(options, subject)
-        found, applied = approvals_of(forge, place)
+        place, found, applied, unread = _place(options, subject), list[Approval](), None, None
+        try:
+            found, applied = approvals_of(forge, place)
+        except NotAllowed as error:
+            if not by_hand:
+                raise
+            unread = NotHead(str(error))
         not_head = why_not_head(forge, place.directory, place.referred, exactly=by_hand)
-        return found, applied, forge.commit, not_head
+        return found, applied, forge.commit, not_head or unread
 
 
 def _place(options: Options, subject: Subject) -> ApprovalPlace:

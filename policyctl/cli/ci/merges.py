@@ -200,7 +200,7 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     from policyctl.load.history import arrival  # imports subprocess
 
     try:
-        since, alone = arrival(place.top, one.merge.what.head)
+        since, alone = arrival(place.top, one.merge.what.head, one.merge.end)
     except PolicyctlError as error:
         return str(error)
     others = (other.merge for other in found if other.merge.number != one.merge.number and other.merge.what.head in since)
@@ -242,10 +242,10 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
 
 
 class NotHead(NamedTuple):
-    """Why approvals do not count for the checked-out commit, and whether that is because the branch has `moved` on."""
+    """Why approvals do not count for the checked-out commit, and whether what a person gives by hand does not count `either`."""
 
     why: str
-    moved: bool = False
+    either: bool = False
 
 
 def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *, exactly: bool = False) -> NotHead | None:
@@ -262,14 +262,15 @@ def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *
     except NotAllowed as error:
         return NotHead(
             f"cannot read whether {forge.branch} is still at this commit, so nothing is approved for it ({error}); "
-            "start this by hand with the plan's digest"
+            "give the token the permission to read the repository",
+            either=True,
         )
     if head and (head == forge.commit or (not exactly and _is_the_same_for(directory, referred, forge, head))):
         return None
     return NotHead(
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
-        "approved for an older commit. The run for the newest one applies what is merged",
-        moved=True,
+        "approved for an older commit. The run for the newest one applies what is merged, or what a person starts it with",
+        either=True,
     )
 
 
