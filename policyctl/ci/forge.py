@@ -8,17 +8,14 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from heapq import heappop, heappush
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import http_url_error, is_safe_for_secrets
 from policyctl.plan.approval import Proposal
-from policyctl.remote.http import HttpClient, Request, describe, host_of
+from policyctl.remote.http import HttpClient, Request, Response, describe, host_of
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor, resolve_secret
-
-if TYPE_CHECKING:
-    import httpx
 
 LABEL = "policyctl-drift"
 DRAFT = "The safety rules refuse this change, so it is a draft:"  # in the text of a pull request of ours
@@ -85,6 +82,7 @@ class Forge(Protocol):
     branch: str | None  # that this run is for; None for a pull request
     proposal: Proposal | None  # what the pull request proposed when this run was started; None if not known
     queued: bool  # whether this run is for a merge queue or a merge train
+    again: bool  # whether this run was started again, with what it was given; False where that is not known
 
     def comments(self) -> list[Comment]:
         """Our comments on the current pull request."""
@@ -258,7 +256,7 @@ class ForgeClient(ABC):
         answer = self._http.send(request, writes=request.method != "GET")
         if answer.good:
             return answer.content
-        kind = NotAllowed if answer.status in (401, 403, 404) and not _is_paused(answer.response) else RemoteError
+        kind = NotAllowed if answer.status in (401, 403, 404) and not _is_paused(answer) else RemoteError
         raise kind(f"{host_of(self._api)} answered {describe(answer.response, self._redactor)}")
 
     def fields(self, path: str, query: Mapping[str, str] = {}) -> dict[str, Any]:
@@ -282,9 +280,10 @@ class ForgeClient(ABC):
                 return
 
 
-def _is_paused(answer: httpx.Response) -> bool:
-    """Whether the service answers nothing for a while, which GitHub shows as 403: then it is not known what the token may do."""
-    return "Retry-After" in answer.headers or answer.headers.get("X-RateLimit-Remaining") == "0"
+def _is_paused(answer: Response) -> bool:
+    """Whether the service answers nothing for a while, which GitHub shows as 403: then it is not known what is allowed."""
+    headers = answer.response.headers
+    return "Retry-After" in headers or headers.get("X-RateLimit-Remaining") == "0"
 
 
 def newest_first(

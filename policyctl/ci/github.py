@@ -52,6 +52,7 @@ class GitHub(ForgeClient):
         server, run = environ.get("GITHUB_SERVER_URL", "https://github.com"), environ.get("GITHUB_RUN_ID", "")
         self._run = run
         self.link = f"{server}/{environ.get('GITHUB_REPOSITORY', '')}/actions/runs/{run}"
+        self.again = environ.get("GITHUB_RUN_ATTEMPT", "1") != "1"
         self.queued = _QUEUE.fullmatch(self._ref) is not None
         self.branch = None if self.queued or not self._ref.startswith("refs/heads/") else self._ref.removeprefix("refs/heads/")
         self.proposal = proposal_in(environ.get("GITHUB_EVENT_PATH"))

@@ -47,6 +47,7 @@ class GitLab(ForgeClient):
         self._pushed = environ.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or self.commit
         self.link = environ.get("CI_PIPELINE_URL", "")
         self.branch = None if self._number else environ.get("CI_COMMIT_BRANCH") or None
+        self.again = False  # no variable shows it
         self.queued = environ.get("CI_MERGE_REQUEST_EVENT_TYPE") == "merge_train"
         into = environ.get("CI_MERGE_REQUEST_TARGET_BRANCH_NAME", "")
         self.proposal = Proposal(self._pushed, into) if self._pushed and into else None

@@ -505,12 +505,12 @@ class Arrival(NamedTuple):
 
 def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     """How a commit came into the branch that is checked out at the top of a repository, where the service names `end` as the
-    commit with which it was merged; one that is not in the repository is in no branch. Raises PolicyctlError if the history is
-    not known."""
+    commit with which it was merged; one that is not in that was merged as other commits. Raises PolicyctlError if the history
+    is not known."""
     repository = None if top is None else find_repository(top)
     if repository is None or repository.is_shallow:
         raise PolicyctlError(f"the history of the branch is not known here, which shows what was merged; {WHOLE_HISTORY}")
-    if not is_in_branch(top, commit):
+    if not is_in_branch(top, commit, end):  # it was squashed or rebased, wherever else it is
         return Arrival((commit,), alone=True)
     listed = repository.output("rev-list", "--parents", "--topo-order", "--ancestry-path", f"{commit}..HEAD").decode()
     parents = {one: before for one, *before in map(str.split, listed.splitlines())}
@@ -520,12 +520,19 @@ def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     return Arrival((commit, *parents), not step or parents[step][0] == commit or (step == end and commit in parents[step]))
 
 
-def is_in_branch(top: Path | None, commit: str) -> bool:
-    """Whether a commit is in the history of the one that is checked out at the top of a repository."""
+def branch_at(top: Path | None) -> list[str]:
+    """The commits of the branch that is checked out at the top of a repository, by first parents, the youngest first."""
     repository = None if top is None else find_repository(top)
-    if repository is None or not FULL_ID.fullmatch(commit):
+    return [] if repository is None else repository.output("rev-list", "--first-parent", "HEAD").decode().split()
+
+
+def is_in_branch(top: Path | None, commit: str, head: str = "HEAD") -> bool:
+    """Whether a commit is in the history of another one, the one that is checked out at the top of a repository if none is
+    given."""
+    repository = None if top is None else find_repository(top)
+    if repository is None or not FULL_ID.fullmatch(commit) or not (head == "HEAD" or FULL_ID.fullmatch(head)):
         return False
-    return repository.run("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
+    return repository.run("merge-base", "--is-ancestor", commit, head).returncode == 0
 
 
 def _moved(old: str, new: str, folder: str) -> str | None:

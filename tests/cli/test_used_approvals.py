@@ -610,6 +610,40 @@ def test_what_a_person_approved_is_not_applied_again_by_starting_the_old_run_aga
     assert "main has moved on to " in again.err
 
 
+def test_what_a_person_gives_by_hand_counts_in_the_first_attempt_of_a_run(
+    tenant: TenantOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In an emergency the policy was put back, and another person starts the run again. GitLab does not show that to a job."""
+    tenant.push(p=RISKY)
+    monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "2")
+    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
+    ran = tenant.work.on_main("ci", "approved", "--digest", digest)
+    if tenant.forge.kind == "github":
+        assert (ran.code, ran.out, "this run was started again; start a new one" in ran.err) == (4, "", True)
+    else:
+        assert ran.code == 0
+
+
+def test_merges_of_one_second_count_in_the_order_of_the_branch(tenant: TenantOf) -> None:
+    """A queue merges several at once, whatever their numbers are. What was planned before the settings changed is older."""
+    folder = tenant.work.project.folder
+    git(folder, "switch", "--quiet", "--create=settings")
+    tenant.loosen()
+    assert tenant.work.comment(20).code == 0
+    git(folder, "switch", "--quiet", "main")
+    tenant.write(p=RISKY)
+    assert tenant.work.comment(21).code == 0
+    planned = tenant.push()
+    git(folder, "merge", "--quiet", "--no-ff", "--message=x", "settings")
+    tenant.forge.commit = tenant.forge.head = git(folder, "rev-parse", "HEAD").strip()
+    tenant.forge.merge(20)
+    tenant.forge.now -= 1
+    tenant.forge.merge(21, planned)
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["p"]) == (4, "a")
+    assert re.search("pull request .21 \\(a later one changed the settings\\)", ran.err)
+
+
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant.refuses = False
     tenant.merge(5, p=B)

@@ -198,8 +198,17 @@ def in_a_branch_that_is_pushed(main: Branch) -> None:
 
 def squashed(main: Branch) -> None:
     main.merge(main.head, "--squash")
-    main.work.commit()
+    main.git("commit", "--quiet", "--message=squashed")
+    main.forge.commit = main.forge.head = main.git("rev-parse", "HEAD").strip()
     main.note(5)
+
+
+def squashed_before_another_on_it(main: Branch) -> None:
+    """The merge of a branch that was stacked on it brings its commit, too."""
+    main.forge.files[7] = ["README.md"]
+    squashed(main)
+    main.merge(main.later)
+    main.note(7)
 
 
 def with_another_that_shows_it(main: Branch) -> None:
@@ -228,6 +237,7 @@ CAME: dict[Callable[[Branch], None], bool] = {
     for_itself_and_then_another: True,
     without_merge_commits_for_itself: True,
     squashed: True,
+    squashed_before_another_on_it: True,
     with_another_that_shows_it: True,
     with_another_after_a_fork: True,
 }

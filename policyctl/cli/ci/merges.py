@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -133,7 +133,7 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
     comment counts only as one of which it is not known what it changes, and only if it changed a file that policies come from
     and there is something older, which it replaces."""
     approvals, hidden = list[Approval](), list[Merged]()
-    for one in found:
+    for one in _as_in_branch(found, place.top):
         if not one.ours:
             hidden.append(one)
             continue
@@ -151,6 +151,20 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
             approval = held(approval._replace(end=one.merge.end), one.merge.what, seen=seen)
             approvals.append(approval._replace(digest=NONE, why=_LATER) if _is_later(forge, one.merge, place) else approval)
     return approvals
+
+
+def _as_in_branch(found: Sequence[Merged], top: Path | None) -> list[Merged]:
+    """Merges, the newest first. A queue merges several in one second: those of one come in the order of the branch."""
+    from policyctl.load.history import branch_at  # imports subprocess
+
+    moments = Counter(one.merge.when for one in found)
+    if len(moments) == len(found):
+        return [*found]
+    places = {commit: number for number, commit in enumerate(branch_at(top))}
+    seconds = (
+        sorted(some, key=lambda one: places.get(one.merge.end, -1)) for _, some in groupby(found, lambda one: one.merge.when)
+    )
+    return [one for some in seconds for one in some]
 
 
 def _is_later(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
@@ -242,7 +256,7 @@ def begin(forge: Forge, environment: str, directory: str, uses: Collection[str],
 
 
 class NotHead(NamedTuple):
-    """Why approvals do not count for the checked-out commit, and whether what a person gives by hand does not count `either`."""
+    """Why approvals do not count for the checked-out commit, and whether what a person gives by hand does not `either`."""
 
     why: str
     either: bool = False
@@ -255,6 +269,8 @@ def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *
 
     Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
     """
+    if exactly and forge.again:
+        return NotHead("what a person gives by hand counts once, and this run was started again; start a new one", either=True)
     if forge.branch is None:
         return NotHead("this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest")
     try:
