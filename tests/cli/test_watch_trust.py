@@ -20,6 +20,7 @@ from tests.remote.fake_tenant import Tenant
 from tests.sqlite_rows import LOCAL, add_models, edit, live_documents
 
 MODELS = "virtual-model/x/a", "virtual-model/x/b"
+BY_HAND = f"sha256:{'0' * 64}"  # the digest that a person started a run with
 HEALS = "apply: on-merge, heal: always, approved: true"
 
 
@@ -467,7 +468,7 @@ def test_a_new_environment_is_reached_once_a_person_applied_it(work: Work, monke
         assert "waits for" in look(work, "--all")  # that page does not show that it was pushed
         assert len(new.seen) == seen
         assert work.policyctl("apply", "--env", "new", "--yes").code == 0
-        assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
+        assert "noted as applied" in work.on_main("ci", "applied", "--env", "new", "--digest", BY_HAND).err
         push(work)
         assert "new  in_sync" in look(work, "--all")
 
@@ -493,7 +494,7 @@ def test_a_new_environment_is_not_released_by_what_was_pushed_before_it_was_seen
         push(work)
         work.forge.merge(5, str(work.forge.head))
         assert work.policyctl("apply", "--env", "new", "--yes").code == 0
-        assert "noted as applied" in work.on_main("ci", "applied", "--env", "new").err
+        assert "noted as applied" in work.on_main("ci", "applied", "--env", "new", "--digest", BY_HAND).err
         write(work, usual, environment("new", new.url, "apply: on-merge"))
         push(work)
         assert "new  in_sync" in look(work, "--all")
@@ -519,7 +520,7 @@ def added_as(work: Work, monkeypatch: pytest.MonkeyPatch, name: str, number: int
     work.forge.merge(number, str(work.forge.head))
     assert f"{name}  refused" in look(work, "--all")
     assert work.policyctl("apply", "--env", name, "--yes").code == 0
-    assert "noted as applied" in work.on_main("ci", "applied", "--env", name).err
+    assert "noted as applied" in work.on_main("ci", "applied", "--env", name, "--digest", BY_HAND).err
     push(work)
     work.base = work.forge.head
     assert f"{name}  in_sync" in look(work, "--all")

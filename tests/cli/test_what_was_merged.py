@@ -249,7 +249,25 @@ def test_a_pull_request_that_was_not_merged_for_itself_approves_nothing(came: Ca
     came(Branch(work))
     ran = work.apply()
     assert (ran.code, work.live) == ((0, {"base", "new"}) if CAME[came] else (4, {"base"})), ran.err
-    assert ("approved no plan: its commit came into the branch with another merge or a push" in ran.err) is not CAME[came]
+    assert ("approved no plan: its commit came into the branch with another merge or a push" in ran.err) is (
+        not CAME[came] and came is not of_the_same_commit
+    )
+
+
+def test_a_pull_request_of_a_commit_that_another_one_has_too_replaces_what_is_older(work: Work) -> None:
+    """Everyone may open one who can read the commit: here of the one that takes back what was merged and not applied yet."""
+    commented(work)
+    work.forge.merge(5, work.commit())
+    work.settle()
+    work.take_away("new")
+    assert work.comment(6).code == 0
+    work.forge.proposals[7] = work.forge.proposals[6]
+    for number in (6, 7):
+        work.forge.merge(number, work.commit())
+    work.add("new")  # pushed
+    ran = work.apply()
+    assert (ran.code, work.live) == (4, {"base"})
+    assert "another pull request of the same commit was merged, so it is not known which of them was read" in ran.err
 
 
 def test_a_later_merge_approves_nothing_in_an_older_run_that_is_started_again(work: Work) -> None:

@@ -44,6 +44,7 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 HIDDEN = "no comment shows what it changes"
 _LATER = "it was merged after the commit that is checked out"
+_TWIN = "another pull request of the same commit was merged, so it is not known which of them was read"
 _CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
 
 
@@ -149,8 +150,14 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         else:
             seen = _is_seen(approval, one.merge, one.ours[-1])
             approval = held(approval._replace(end=one.merge.end), one.merge.what, seen=seen)
-            approvals.append(approval._replace(digest=NONE, why=_LATER) if _is_later(forge, one.merge, place) else approval)
+            why = _LATER if _is_later(forge, one.merge, place) else _TWIN if _has_twin(one, found) else ""
+            approvals.append(approval._replace(digest=NONE, why=why) if why else approval)  # it still replaces what is older
     return approvals
+
+
+def _has_twin(one: Merged, found: Sequence[Merged]) -> bool:
+    """Whether another pull request of the same commit was merged, which everyone may open who can read it."""
+    return any(two.merge.number != one.merge.number and two.merge.what.head == one.merge.what.head for two in found)
 
 
 def _as_in_branch(found: Sequence[Merged], top: Path | None) -> list[Merged]:
@@ -168,8 +175,7 @@ def _as_in_branch(found: Sequence[Merged], top: Path | None) -> list[Merged]:
 
 
 def _is_later(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
-    """Whether the checked-out commit is older than a merge. How that came about is not known there, so it only replaces what is
-    older."""
+    """Whether the checked-out commit is older than a merge. How that came about is not known there."""
     from policyctl.load.history import is_in_branch  # imports subprocess
 
     return merge.end != forge.commit and not is_in_branch(place.top, merge.end)
@@ -217,7 +223,7 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
         since, alone = arrival(place.top, one.merge.what.head, one.merge.end)
     except PolicyctlError as error:
         return str(error)
-    others = (other.merge for other in found if other.merge.number != one.merge.number and other.merge.what.head in since)
+    others = (other.merge for other in found if other.merge.what.head in since and other.merge.what.head != one.merge.what.head)
     along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when for other in others)
     return _CAME_ALONG if along or not alone else ""
 
