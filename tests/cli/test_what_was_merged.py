@@ -262,8 +262,10 @@ def test_a_pull_request_of_a_commit_that_another_one_has_too_replaces_what_is_ol
     work.take_away("new")
     assert work.comment(6).code == 0
     work.forge.proposals[7] = work.forge.proposals[6]
+    end = work.commit()
     for number in (6, 7):
-        work.forge.merge(number, work.commit())
+        work.forge.merge(number, end)
+        work.forge.now -= 1  # both in one second
     work.add("new")  # pushed
     ran = work.apply()
     assert (ran.code, work.live) == (4, {"base"})
