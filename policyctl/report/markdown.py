@@ -251,9 +251,14 @@ def unseen_alert(rows: int, artifacts: str | None) -> str:
     return _lacking(rows, what, artifacts, then=", and change the settings in smaller steps")
 
 
+def overrides_alert(overrides: int, artifacts: str | None) -> str:
+    """The same for what is overridden."""
+    return _lacking(overrides, count(overrides, "override"), artifacts, "on this page as a whole", ", or override less")
+
+
 def notes_alert(notes: int, artifacts: str | None) -> str:
     """The same for notes about the changes."""
-    return _lacking(notes, f"{count(notes, 'note')} about the changes", artifacts)
+    return _lacking(notes, f"{count(notes, 'note')} about the changes", artifacts, "on this page as a whole")
 
 
 def missing_alert(number: int, items: int, artifacts: str | None) -> str:

@@ -46,6 +46,7 @@ from policyctl.report.markdown import (
     missing_alert,
     naming,
     notes_alert,
+    overrides_alert,
     prose,
     proses,
     row,
@@ -131,12 +132,15 @@ def listed_lines(
     shown: Callable[[str, int], str] = prose,
     most: int = MOST_LINES,
 ) -> str:
-    """A title and a list of these lines; those beyond the limit are counted."""
+    """A title and a list of these lines; those beyond the limit are counted. `room.cut` counts those that are not there as a
+    whole."""
     if not lines:
         return ""
-    taken = list(filter(None, room.take(f"{quoted}- {shown(line, _LONGEST_LINE)}\n" for line in lines[:most])))
+    texts = [shown(line, _LONGEST_LINE) for line in lines[:most]]
+    taken = list(filter(None, room.take(f"{quoted}- {text}\n" for text in texts)))
     more = f"{quoted}- and {len(lines) - len(taken):,} more\n" if len(taken) < len(lines) else ""
-    room.cut += len(lines) - len(taken)
+    shorter = sum(text != shown(line, 2 * _LONGEST_LINE) for text, line in zip(texts, lines, strict=False))
+    room.cut += min(len(lines), len(lines) - len(taken) + shorter)
     return f"{title}\n{quoted.rstrip()}\n{''.join(taken)}{more}\n"
 
 
@@ -154,7 +158,7 @@ def _page(subject: PlanView, room: int) -> str:
     left = Room(room - len((first + head + foot).encode()) - FRAME)
     above = left.part(2)  # what is above the table leaves it half of the room
     overridden = list(map(override_text, review.plan.overrides))
-    overrides = listed_lines(f"> [!IMPORTANT]\n> {OVERRIDES_TITLE}", overridden, above, "> ")
+    overrides, lost = listed_lines(f"> [!IMPORTANT]\n> {OVERRIDES_TITLE}", overridden, above, "> "), above.cut
     settings, unseen = settings_rows(review.branch.settings, above)
     alerts = _alerts(review, above)
     left.left += above.left
@@ -167,7 +171,8 @@ def _page(subject: PlanView, room: int) -> str:
     missing = riskiest.missing + others.missing
     return "".join(
         [
-            first_lines(review, subject.directory, unseen=unseen + missing + cut > 0),
+            first_lines(review, subject.directory, unseen=lost + unseen + missing + cut > 0),
+            overrides_alert(lost, subject.artifacts),
             unseen_alert(unseen, subject.artifacts),
             notes_alert(cut, subject.artifacts),
             missing_alert(missing, len(riskiest.items) + len(others.items), subject.artifacts),
@@ -263,7 +268,7 @@ def _fleet_page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
     first = opening_of_several(fleet, view.directory)  # not longer if it approves nothing
     left = Room(room - len((first + head + foot).encode()) - FRAME)
     above = left.part(2)  # what is above the changes leaves them half of the room
-    overrides = _lines(OVERRIDDEN, kinds, above, "> ")
+    overrides, lost = _lines(OVERRIDDEN, kinds, above, "> "), above.cut
     settings, unseen = settings_rows(fleet.settings, above)
     failed = _failures(fleet, above)
     alerts = [_lines(alert, kinds, above, "> ") for alert in STOPPING]
@@ -278,7 +283,8 @@ def _fleet_page(view: FleetView, kinds: list[PlanKind], room: int) -> str:
     missing = riskiest.missing + others.missing
     return "".join(
         [
-            opening_of_several(fleet, view.directory, unseen=unseen + missing + cut > 0 or every is None),
+            opening_of_several(fleet, view.directory, unseen=lost + unseen + missing + cut > 0 or every is None),
+            overrides_alert(lost, artifacts),
             unseen_alert(unseen, artifacts),
             notes_alert(cut, artifacts),
             missing_alert(missing, len(items), artifacts),

@@ -62,6 +62,30 @@ def test_a_page_without_a_note_about_its_changes_approves_nothing(notes: int, ap
     assert ("1 note about the changes is not on this page" in text) is not approved
 
 
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize(
+    ("texts", "lacks"),
+    [
+        (["--max-removes 9"], ""),
+        ([f"--max-removes {number}" for number in range(20)], ""),
+        ([f"--allow-guard max_calls={'v' * 1_100}"], "1 override is not on this page as a whole"),
+        ([f"--allow-guard max_calls={'字' * 90}{number}" for number in range(20)], ""),
+        ([f"--max-removes {number}" for number in range(21)], "1 override is not on this page as a whole"),
+    ],
+)
+def test_a_page_without_all_of_what_is_overridden_approves_nothing(texts: list[str], lacks: str, several: bool) -> None:
+    review = reviewed([policy("new")], [])
+    overrides = tuple(Override(*text.split(" "), reason="it is needed", by="ada") for text in texts)
+    review = review._replace(plan=review.plan._replace(overrides=overrides))
+    text = page(fleet_of({"one": review})) if several else plan_markdown(PlanView(review, "local"))
+    assert (approves(text) == NONE, lacks in text) == (lacks != "", True)
+
+
+def test_a_page_that_cuts_a_note_about_its_changes_approves_nothing() -> None:
+    review = reviewed([policy("new")], [])._replace(notes=("a " * 600,))
+    assert approves(plan_markdown(PlanView(review, "local"))) == NONE
+
+
 def test_a_change_is_shown_once_where_it_is_the_same_and_each_time_where_it_is_not() -> None:
     text = page(fleet_of({"dev": split(0.4), "prod": split(0.1)}))
     heads = re.findall("<summary>(.*)</summary>", text)
