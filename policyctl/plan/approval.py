@@ -208,12 +208,12 @@ def all_shown(steps: Sequence[SettingsStep], approvals: Sequence[Approval], *, w
 def _shows(terms: Terms | None, states: Sequence[tuple[SettingsMarks | None, SettingsMarks | None]], *, way_only: bool) -> bool:
     """Whether a plan shows these changes, which came with its merge; without terms, whether they need not be shown."""
     (first, _), (_, last) = states[0], states[-1]
-    if first is None or last is None or any(None in one for one in states):
+    if first is None or last is None or (terms is None and any(None in one for one in states)):
         return False
     pairs = [(first.access, last.access, terms and (terms.before, terms.access))]
     pairs += [] if way_only else [(first.rules, last.rules, terms and (terms.rules_before, terms.rules))]
     for kind, (was, becomes, seen) in enumerate(pairs):
-        stayed = all(one is not None and two is not None and one[kind] == two[kind] for one, two in states)
+        stayed = {one[kind] for step in states for one in step if one is not None} == {was}  # in between none may be valid
         if not stayed and (was == becomes or seen != (was, becomes)):
             return False
     return True

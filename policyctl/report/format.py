@@ -25,7 +25,7 @@ _TAKEN = late_pattern(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  
 _POSITION = late_pattern(r'"(?:[^"\\]|\\.)*"|targets\[(\d+(?: before)?)\]')  # not inside a quoted name
 _LONGEST = 100
 NONE_AFFECTED = "no environment is affected, so there is nothing to do"
-_WORDS = late_pattern(r"[^\W_0-9]+")
+_TOKENS, _WORDS = late_pattern(r"\S+"), late_pattern(r"[^\W_0-9]+")
 # These look like the . / : - _ @ of names.
 _LIKE_PUNCTUATION = frozenset("\u2010\u2011\u2024\u2044\u2215\u2236\u0589\uff0d\uff0e\uff0f\uff1a\uff20\uff3f")
 # Letters of other scripts that look like ASCII letters: Cyrillic, Greek, Armenian, Cherokee, Lisu, Latin ones.
@@ -68,15 +68,21 @@ def _unmistakable(text: str) -> str:
     text = _ACCENTS.sub(lambda found: "".join(map(_code_point, found[0])), text)
     text = "".join(_code_point(char) if bidirectional(char) in _TURNING else char for char in text)
     text = "".join(char if is_visible(char) and char not in _LIKE_PUNCTUATION else _code_point(char) for char in text)
-    return _WORDS.sub(lambda word: _without_lookalikes(word[0]), text)
+    return _TOKENS.sub(lambda token: _without_lookalikes(token[0]), text)
 
 
-def _without_lookalikes(word: str) -> str:
-    """A word with the letters escaped that look like ASCII ones, if it also has ASCII letters, or only such letters.
+def _without_lookalikes(token: str) -> str:
+    """What is between spaces with the letters escaped that look like ASCII ones: of words that also have ASCII letters, or only
+    such letters. No table has all of them, so of a word of one or two letters beside ASCII ones or digits each counts as such.
 
-    A word with a letter that looks unlike every ASCII letter cannot be mistaken for an ASCII word.
+    A longer word with a letter that looks unlike every ASCII letter cannot be mistaken for an ASCII word.
     """
-    if any(char.isascii() for char in word):
+    beside = any(char.isascii() and char.isalnum() for char in token)
+    return _WORDS.sub(lambda word: _word_without_lookalikes(word[0], beside=beside), token)
+
+
+def _word_without_lookalikes(word: str, *, beside: bool) -> str:
+    if any(char.isascii() for char in word) or (beside and len(word) <= 2):
         return "".join(char if _is_unlike_ascii(char) else _code_point(char) for char in word)
     return "".join(map(_code_point, word)) if all(map(_is_like_ascii, word)) else word
 

@@ -183,6 +183,9 @@ STEPS = {
     "its plan shows the way, and other safety settings": (["x a1 b3"], ["x a1 b2"], False, True),
     "two merges with one end show it in parts": (["x a1 b2"], ["x a1 b1", "x a1 a2"], False, True),
     "the environment is new": (["x - a1"], ["x a1 a1"], False, False),
+    "several commits of one merge, one of which is not valid": (["x a1 -", "x - b2"], ["x a1 b2"], True, True),
+    "one that is not valid, and taken back within a merge": (["x a1 -", "x - a1"], ["x a1 a1"], True, True),
+    "what is not valid was pushed, and taken back": (["- a1 -", "- - a1"], [], False, False),
     "the environment was gone for a while": (["x a1 -", "y - a1"], ["x a1 a1", "y a1 a1"], False, False),
 }
 

@@ -92,6 +92,9 @@ def test_two_values_that_differ_never_look_the_same(before: Any, after: Any) -> 
     [
         ("x/gpt-4o", "x/gpt-4o"),
         ("x/g\u0440t-4o", "x/g\\u0440t-4o"),
+        ("x/\u2c9f3", "x/\\u2c9f3"),
+        ("x/gpt-4\U0001042c", "x/gpt-4\\U0001042c"),
+        ("x/\u6a21\u578b-3 \u0438 \u044f", '"x/\u6a21\u578b-3 \u0438 \u044f"'),
         ([{"x": "\u05d0\u05d1"}], "[{x: \\u05d0\\u05d1}]"),
         (r"x/g\u0440t-4o", '"x/g\\\\u0440t-4o"'),
     ],
