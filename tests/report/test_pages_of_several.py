@@ -75,7 +75,8 @@ def test_a_page_without_a_note_about_its_changes_approves_nothing(notes: int, ap
 )
 def test_a_page_without_all_of_what_is_overridden_approves_nothing(texts: list[str], lacks: str, several: bool) -> None:
     review = reviewed([policy("new")], [])
-    overrides = tuple(Override(*text.split(" "), reason="it is needed", by="ada") for text in texts)
+    pairs = (text.partition(" ") for text in texts)
+    overrides = tuple(Override(option, value, "it is needed", "ada") for option, _, value in pairs)
     review = review._replace(plan=review.plan._replace(overrides=overrides))
     text = page(fleet_of({"one": review})) if several else plan_markdown(PlanView(review, "local"))
     assert (approves(text) == NONE, lacks in text) == (lacks != "", True)
