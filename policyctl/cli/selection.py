@@ -250,8 +250,8 @@ _BESIDES = {
 
 FORMAT = "policyctl/overrides"
 VERSION = 1
-MAX_BYTES = 64 * 1024  # of a file of overrides
-MOST = 20  # overrides of one plan, so that they fit above it
+MAX_BYTES = 1024 * 1024  # of a file of overrides, which has those of all merges that are applied together
+MOST = 20  # overrides of one pull request, so that they fit above its plan
 _LONGEST = 300  # characters of a reason
 _COMMAND = re.compile(r"/policyctl[ \t]+allow[ \t]+(\S.*)")
 _HTML = re.compile(r"<[A-Za-z/!?]")  # may hide everything after it, or turn it into an example
@@ -338,7 +338,7 @@ def read_overrides(file: Path) -> tuple[tuple[Override, ...], tuple[str, ...]]:
     if not isinstance(data, dict) or data.get("format") != FORMAT or data.get("version") != VERSION:
         raise PolicyctlError(f"{file} is not a file of overrides; write it with ci overrides --out {file}")
     rows = data.get("overrides")
-    if not isinstance(rows, list) or not all(map(_is_override, rows)) or len(rows) > MOST:
+    if not isinstance(rows, list) or not all(map(_is_override, rows)):
         raise PolicyctlError(f"{file} is not a complete file of overrides; write it again with ci overrides --out {file}")
     for row in rows:
         words = shlex.join(filter(None, (row["option"], row["value"])))

@@ -223,7 +223,7 @@ def unapproved_access(opened: Opened, name: str, access: str, commit: str) -> st
     if opened.shown(name, _since(commit, last), found, way_only=True):
         return None
     why = "no merged pull request shows it; read it, then start the watch with another --state"
-    by_hand = "or apply by hand the first pull request with a page for it, and note that with policyctl ci applied"
+    by_hand = "or apply by hand the first pull request with a page for it, and note that with policyctl ci applied --digest"
     return why if commit else f"{why}, {by_hand}"
 
 

@@ -655,6 +655,14 @@ def test_a_file_that_is_not_one_of_overrides_is_one_clear_line(case: str, projec
     assert "bug" not in ran.err
 
 
+def test_a_file_of_what_many_merges_override_together_is_read(project: Project, policyctl: Policyctl) -> None:
+    """On each of their pages at most 20 are shown; applied together they may be more."""
+    project.policy("a")
+    rows = [{"option": "--max-removes", "value": str(number), "reason": "x", "by": "ana"} for number in range(50)]
+    Path("overrides.json").write_text(json.dumps({"format": "policyctl/overrides", "version": 1, "overrides": rows}), "utf-8")
+    assert policyctl("plan", "--overrides", "overrides.json").code == 0
+
+
 # What a plan does to policies that it leaves alone
 
 
