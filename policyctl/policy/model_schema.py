@@ -222,6 +222,9 @@ def _secrets_in(value: Any, path: FieldPath) -> Iterator[Finding]:
         is_own = path[:-1] == ("provider_config",) and snake_case(str(key)) == "api_key"
         if not (is_own and (is_placeholder(value) or is_reference(value))):
             yield Finding(path, "P110", f"{key} is a secret, which must not be in a file; {CONNECT}", "key")
+    elif path[:-1] == ("provider_config",) and snake_case(str(key)) in SECRETS and value in ("", {}):
+        # It is compared as absent, so a write of it over a key that the remote hides would be on no page.
+        yield Finding(path, "P110", f"{key} is a secret, which must not be in a file, not even empty; leave the key out", "key")
     elif isinstance(value, dict):
         shown = without_secrets(value)
         for name, item in value.items():

@@ -14,7 +14,7 @@ from policyctl.plan.diff import FieldChange, contents
 from policyctl.plan.plan import document_to_write, equal, update
 from policyctl.policy.document import Document, without_nulls
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, is_masked, snake_case
+from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, alias_of, is_masked, snake_case
 from policyctl.policy.virtual_model import VirtualModel, addresses_in, masked_extras, normal_form
 from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of
@@ -109,6 +109,17 @@ def test_no_message_shows_a_secret(secret: str) -> None:
         _, found = read_model({**HEAD, "name": "openai/x", "provider_config": {key: value}}, "gpt.yaml")
         assert found
         assert all(secret not in one.message for one in found)
+
+
+@pytest.mark.parametrize("key", sorted(SECRETS))
+def test_an_empty_secret_is_no_part_of_a_file(key: str) -> None:
+    """It counts as absent where models are compared, so no plan would show that it is written over a key of the remote."""
+    empty: Any = {} if SETTINGS[key].type == "mapping" else ""
+    for spelling in {key, alias_of(key) or key}:
+        model, found = read_model({**HEAD, "name": "openai/x", "provider_config": {spelling: empty}}, "gpt.yaml")
+        assert (model, [(one.code, one.path) for one in found]) == (None, [("P110", ("provider_config", spelling))])
+        assert "leave the key out" in found[0].message
+    assert model_of(provider_config={key: None}).document["provider_config"] == {}
 
 
 TAKEN: dict[str, tuple[Document, Document]] = {
