@@ -435,6 +435,25 @@ def test_what_was_shown_before_settings_were_changed_does_not_count_after_that(t
     assert re.search("pull request .5 \\(a later one changed the settings\\)", ran.err)
 
 
+def test_settings_are_not_shown_by_the_page_of_another_pull_request_of_the_same_commit(tenant: TenantOf) -> None:
+    """The one that was merged has no page, and the other one was read by no person."""
+    tenant.refuses = False
+    tenant.loosen()
+    assert tenant.work.comment(5).code == 0
+    assert "max_removes" in tenant.forge.bodies[0]
+    tenant.forge.proposals[4] = tenant.forge.proposals[5]
+    end = tenant.push()
+    for number in (4, 5):
+        tenant.forge.merge(number, end)
+        tenant.forge.now -= 1  # both in one second
+    tenant.forge.now += 1
+    tenant.work.settle()
+    tenant.merge(6, q=B)
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["q"]) == (4, "a")
+    assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
+
+
 def test_settings_that_were_noted_further_back_than_merges_are_read_need_no_person(tenant: TenantOf) -> None:
     """A repository of much else, whose settings were approved long ago."""
     tenant.refuses = False

@@ -151,8 +151,13 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
             seen = _is_seen(approval, one.merge, one.ours[-1])
             approval = held(approval._replace(end=one.merge.end), one.merge.what, seen=seen)
             why = _LATER if _is_later(forge, one.merge, place) else _TWIN if _has_twin(one, found) else ""
-            approvals.append(approval._replace(digest=NONE, why=why) if why else approval)  # it still replaces what is older
+            approvals.append(_only_replacing(approval, why) if why else approval)
     return approvals
+
+
+def _only_replacing(approval: Approval, why: str) -> Approval:
+    """What approves and shows nothing, but replaces what is older as before: all of that if it changed the settings."""
+    return approval._replace(digest=NONE, why=why, terms=None, known=approval.known and not approval.moves_settings)
 
 
 def _has_twin(one: Merged, found: Sequence[Merged]) -> bool:
