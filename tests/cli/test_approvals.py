@@ -714,10 +714,12 @@ def test_a_page_approves_nothing_for_a_policy_that_came_to_lead_to_its_change_si
     shown(lab, 5, lab=EVIL)
     shown(lab, 6, front=LAB)
     lab.project.policy("front", LAB)
+    lab.commit()
     lab.forge.merge(6)
     assert lab.apply().code == 0
     assert lab.on_main("ci", "applied").code == 0
     lab.project.policy("lab", EVIL)
+    lab.commit()
     lab.forge.merge(5)
     ran = lab.apply()
     assert (ran.code, "evil" in str(live_documents())) == (4, False)
