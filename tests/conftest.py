@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import gc
 import os
+import pkgutil
 import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import cache, wraps
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import policyctl as package
 from policyctl.cli.main import run as run_main
 from tests.examples import FEW, USUAL, examples
 
@@ -113,6 +116,16 @@ HEAVY = (
     "watch/test_loop.py",
     "watch/test_pulled.py",
 )
+# Where many tests walk the same long ways. Measuring coverage doubles the time of a test: each third of these is measured.
+MANY = (
+    "cli/test_approvals.py",
+    "cli/test_model_canaries.py",
+    "cli/test_several_in_one_comment.py",
+    "cli/test_used_approvals.py",
+    "cli/test_watch_trust.py",
+    "cli/test_what_was_merged.py",
+)
+MEASURED_EACH = 3
 # Where tests are random in another way than by @given.
 RANDOM = ("chaos", "server/test_openapi_fuzz.py", "server/test_replicas.py")
 HERE = Path(__file__).parent
@@ -158,6 +171,8 @@ def pytest_collection(session: pytest.Session) -> Generator[None, object, object
         found = yield
         if any(map(_is_random, session.items)):
             _have_sources_read()
+        if sys.gettrace() is not None:
+            _have_all_imported()
         return found
     finally:
         gc.freeze()
@@ -177,14 +192,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if numbers[among] % (HEAVY_EACH if heavy else ALIKE_EACH):
                 item.add_marker("slow")
             numbers[among] += 1
+        if _in(item.path, MANY):
+            if numbers[f"measured {item.path}"] % MEASURED_EACH:
+                item.add_marker("no_cover")
+            numbers[f"measured {item.path}"] += 1
         if _is_random(item):
             item.add_marker("no_cover")
 
 
-@pytest.hookimpl(wrapper=True, trylast=True)  # around the test alone, within what pytest-cov does
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Measures nothing during a test marked no_cover. In a process of pytest-xdist there are two measurements, that of its
-    session and one begun with its command line, and pytest-cov pauses only the first: the other goes on in its place."""
+def _unmeasured(item: pytest.Item) -> Generator[None, object, object]:
+    """Measures nothing in a step of a test marked no_cover. In a process of pytest-xdist there are two measurements, that of
+    its session and one begun with its command line, and pytest-cov pauses only the first: the other goes on in its place."""
     if item.get_closest_marker("no_cover") is None:
         return (yield)
     here, in_threads = sys.gettrace(), threading.gettrace()
@@ -197,11 +215,33 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
         threading.settrace(in_threads)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _unmeasured(item))
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # around the test alone, within what pytest-cov does
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _unmeasured(item))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    return (yield from _unmeasured(item))
+
+
 @settings(max_examples=1, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.none())
 def _have_sources_read(_: None) -> None:
     """Hypothesis reads the modules of the package at its first test, for constants to try: so all tests try the same ones, in
     any order."""
+
+
+def _have_all_imported() -> None:
+    """What a test imports that is not measured would be imported by then for those that are."""
+    for found in pkgutil.walk_packages(package.__path__, "policyctl."):
+        if not found.name.endswith("__main__"):
+            import_module(found.name)
 
 
 def _undisturbed(parse: Callable[..., ast.AST]) -> Callable[..., ast.AST]:

@@ -6,6 +6,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -188,11 +189,18 @@ def test_a_remote_without_a_login_needs_no_models_of_one(project: Project, polic
         assert imported("plan", "--remote", server.url) == needed
 
 
+@pytest.fixture
+def traced() -> Iterator[list[object]]:
+    found: list[object] = [sys.gettrace()]
+    yield found
+    assert sys.gettrace() is None
+
+
 @pytest.mark.no_cover
-def test_a_test_marked_no_cover_is_not_traced_in_any_thread() -> None:
+def test_a_test_marked_no_cover_is_not_traced_in_any_thread_nor_in_its_fixtures(traced: list[object]) -> None:
     """Also with -n, where pytest-cov measures twice and pauses once."""
-    traced = [sys.gettrace()]
+    traced.append(sys.gettrace())
     thread = threading.Thread(target=lambda: traced.append(sys.gettrace()))
     thread.start()
     thread.join()
-    assert traced == [None, None]
+    assert traced == [None, None, None]

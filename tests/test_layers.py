@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import HEAVY, SLOW
+from tests.conftest import HEAVY, MANY, SLOW
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent / "policyctl"
@@ -189,7 +189,7 @@ def test_no_test_module_imports_another_test_module() -> None:
 
 
 def test_every_place_of_slow_tests_is_there() -> None:
-    assert [place for place in (*SLOW, *HEAVY) if not (TESTS / place).exists()] == []
+    assert [place for place in (*SLOW, *HEAVY, *MANY) if not (TESTS / place).exists()] == []
 
 
 def test_no_two_classes_of_the_package_have_one_name() -> None:
