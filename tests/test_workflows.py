@@ -640,7 +640,11 @@ def test_a_person_gives_overrides_beside_the_digest(github: Forge, tmp_path: Pat
     repository.write("policyctl", f"{config}limits: {{max_removes: 0}}\n")
     repository.push()
     *_, refused = repository.runner.github("apply")
+    settings = re.search("DIGEST(@sha256:[0-9a-f]{64})", refused.said)  # which were pushed
+    assert settings is not None
     repository.runner.digest = digest_in(refused.said)
+    assert repository.runner.github("apply")[-1].code == 4
+    repository.runner.digest += settings[1]
     assert repository.runner.github("apply")[-1].code == 3
     repository.runner.overrides = "--max-removes 1 because nothing uses it"
     assert codes(repository.runner.github("apply")) == APPLIED
