@@ -1,50 +1,63 @@
-"""policyctl apply."""
+"""policyctl apply: of one environment, and gateways to wait for then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from policyctl.cli.apply_options import (
-    AwaitedGateways,
-    Expectation,
-    expectation,
-    use_of,
-    with_gateways,
-    with_windows,
-    within_windows,
-)
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.github_actions import view_of, write_outcome_summary, write_plan_summary, write_stop_summary
+from policyctl.cli.github_actions import (
+    view_of,
+    write_outcome_summary,
+    write_plan_summary,
+    write_stop_summary,
+)
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_form, with_options
 from policyctl.cli.queue import with_queue
-from policyctl.cli.review import access_of, raise_if_unsafe, resolved_base, review_directory
+from policyctl.cli.review import (
+    Expectation,
+    access_of,
+    expectation,
+    raise_if_unsafe,
+    resolved_base,
+    review_directory,
+    use_of,
+    within_windows,
+)
 from policyctl.cli.selection import Overrides, read_to, with_past, with_selection
 from policyctl.cli.session import Session, open_session
-from policyctl.errors import Refused, StalePlan, UsageError
+from policyctl.errors import Incomplete, Refused, RemoteError, StalePlan, UsageError
 from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.source import write_atomically
+from policyctl.load.urls import http_url_error
 from policyctl.plan.approval import NONE
 from policyctl.plan.plan import Outcome, Plan, Selection
 from policyctl.plan.safety import Review
+from policyctl.policy.document import revision_of
 from policyctl.policy.findings import listed
 from policyctl.reconcile.apply import LOCK_SECONDS, Applied, ApplyEvents, ApplySettings, apply_plan
 from policyctl.reconcile.audit import Audit
-from policyctl.reconcile.plan import raise_if_stale, unmoved
+from policyctl.reconcile.observe import observe
+from policyctl.reconcile.plan import (
+    raise_if_stale,
+    unmoved,
+)
 from policyctl.remote.open import require_writable
 from policyctl.report.format import Style, count
 from policyctl.report.plan_text import apply_json, apply_text, outcome_line, plan_text, problems_text
 
 if TYPE_CHECKING:
     from policyctl.load.past import PastDirectory
+    from policyctl.remote.http import HttpClient
 
 EPILOG = """\b
 Example:
@@ -79,6 +92,66 @@ class OutcomeOutput(NamedTuple):
 def _revision(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
     """A revision; CI services give 000… for the first push of a branch, which is none."""
     return None if text is None or not text.strip("0") else text
+
+
+def with_windows(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --outside-window, in its `overrides`."""
+
+    @click.option(
+        "--outside-window",
+        "outside",
+        metavar="REASON",
+        help="Apply although a deny window is open (see watch.windows); the audit has the reason.",
+    )
+    @wraps(function)
+    def wrapper(*args: Any, outside: str | None, overrides: Overrides, **more: Any) -> Any:
+        if outside is not None and not outside.strip():
+            raise UsageError("--outside-window needs a reason, which the audit keeps")
+        overrides.outside = outside or ""
+        return function(*args, overrides=overrides, **more)
+
+    return wrapper
+
+
+def _addresses(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    found = tuple(one.strip().rstrip("/") for one in (text or "").split(",") if one.strip())
+    for url in found:
+        if complaint := http_url_error(url):
+            raise click.BadParameter(f"{url} {complaint}")
+    if text is not None and not found:
+        raise click.BadParameter("name at least one gateway: http://127.0.0.1:4400")
+    return found
+
+
+def with_gateways(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give apply --wait-gateways, as its argument `gateways`. Decorate the function itself with it.
+
+    Raises UsageError with several environments.
+    """
+
+    @click.option(
+        "--wait-gateways",
+        "gateways",
+        callback=_addresses,
+        metavar="URL,…",
+        help="Once all is applied, wait until each of these gateways (policyctl gateway --remote) runs it.",
+    )
+    @click.option(
+        "--wait-seconds",
+        "seconds",
+        type=NumberRange(min=0),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait for the gateways.",
+    )
+    @wraps(function)
+    def wrapper(options: Options, *args: Any, gateways: tuple[str, ...], seconds: float, **given: Any) -> Any:
+        if gateways and (given["chosen"].several or given["resume"]):
+            raise UsageError("--wait-gateways is for one environment: a gateway runs the policies of one remote")
+        return function(options, *args, gateways=AwaitedGateways(gateways, seconds), **given)
+
+    return wrapper
 
 
 @click.command("apply", epilog=EPILOG)
@@ -209,7 +282,7 @@ def _review_one(
     """The reviewed plan of one environment: a saved one, or one that is made now."""
     commits, record = resolved_base(base, options, Console(options)), None if audit is None else audit.record
     if planfile is not None:
-        from policyctl.cli.saved import read_saved  # builds the models of a saved plan
+        from policyctl.cli.plan import read_saved  # builds the models of a saved plan
 
         return read_saved(options, planfile, selection, overrides, commits, record)
     session = open_session(options, past=past)
@@ -344,3 +417,90 @@ class ConsoleEvents(ApplyEvents):
         self._write(applied)
         text = apply_text(applied.outcomes, applied.unverified, Style(), applied.tested)
         write_outcome_summary(text, self._console)
+
+
+_BETWEEN = 0.25  # seconds between two looks
+
+
+class AwaitedGateways(NamedTuple):
+    """The gateways to wait for, and for how long."""
+
+    urls: tuple[str, ...] = ()
+    seconds: float = 0
+
+    def after(self, code: int, session: Session, plan: Plan) -> int:
+        """The exit code of an apply: if that is 0, once each runs what is live on the remote of a session now that a plan was
+        applied there. Raises Incomplete if one does not in time."""
+        if not self.urls or code:
+            return code
+        with session.whole.reader() as reader:
+            observed = observe(reader)
+        normals = ({name: one.normal for name, one in found.items()} for found in (observed.policies, observed.models))
+        changed = frozenset(change.name for change in plan.changes if change.kind == "model")
+        _wait_for(self.urls, Wanted(revision_of(*normals), changed), self.seconds)
+        return code
+
+
+class Wanted(NamedTuple):
+    """What gateways are to run: the revision of a remote, and the models that were changed there."""
+
+    revision: str
+    models: frozenset[str] = frozenset()
+
+
+class GatewayState(NamedTuple):
+    """What a gateway reports: the revisions that its workers run, why one refused a newer one, and which models files of its
+    own have called in another way; or why it cannot be asked."""
+
+    revisions: frozenset[str] = frozenset()
+    refused: str = ""
+    problem: str = ""
+    own: frozenset[str] = frozenset()
+
+    def why_not(self, wanted: Wanted) -> str:
+        """Why it does not run what is wanted; empty if it does."""
+        if self.problem:
+            return self.problem
+        if self.revisions == {wanted.revision}:
+            own = sorted(self.own & wanted.models)
+            return f"calls {listed(own)} as files in its own directory have it; update these" if own else ""
+        return f"runs {listed(sorted(self.revisions))}" + (
+            f", because it refused what is newer: {self.refused}" if self.refused else ""
+        )
+
+
+def _wait_for(gateways: Sequence[str], wanted: Wanted, seconds: float) -> None:
+    """Wait until every gateway runs what is wanted. Raises Incomplete, with each that does not and why, once time is over."""
+    from policyctl.remote.http import HttpClient
+    from policyctl.remote.protocol import Backoff
+    from policyctl.remote.redaction import Redactor
+
+    end, left = time.monotonic() + seconds, list(gateways)
+    with closing(HttpClient(Redactor(), patience=Backoff(tries=1))) as client:
+        while left:
+            states = {url: _state_of(url, client) for url in left}
+            left = [url for url in left if states[url].why_not(wanted)]
+            if left and time.monotonic() >= end:
+                shown = "; ".join(f"{url} {states[url].why_not(wanted)}" for url in left)
+                runs = f"runs {wanted.revision} after {seconds:g} s"
+                raise Incomplete(f"everything is applied, but not every gateway {runs}: {shown}")
+            if left:
+                time.sleep(_BETWEEN)  # a gateway does not notify: it is asked again
+
+
+def _state_of(url: str, client: HttpClient) -> GatewayState:
+    """What the gateway at a URL reports."""
+    from policyctl.remote.http import Request
+
+    try:
+        answer = client.send(Request("GET", f"{url}/readyz"))
+    except RemoteError as error:
+        return GatewayState(problem=f"cannot be asked: {error}")
+    found = answer.content
+    if not answer.good or not isinstance(found, dict) or not isinstance(found.get("revision"), str):
+        return GatewayState(problem="does not answer as a gateway; check the address")
+    revisions, own = (
+        frozenset(map(str, names)) if isinstance(names := found.get(key), list) else frozenset[str]()
+        for key in ("revisions", "own_models")
+    )
+    return GatewayState(revisions | {found["revision"]}, str(found.get("refused") or ""), own=own)

@@ -11,10 +11,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from policyctl.cli import completion
 from policyctl.cli.apply import confirm_and_apply
 from policyctl.cli.console import Console
 from policyctl.cli.history import with_audit
+from policyctl.cli.options import complete_models, complete_policies
 from policyctl.cli.review import raise_if_unsafe
 from policyctl.cli.selection import UNSEEN
 from policyctl.cli.session import OpenedDirectory, Session
@@ -46,7 +46,7 @@ Looked = tuple[Review, str | None]  # a plan of one change, and a note about the
 def with_name(kind: Kind) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the name of a policy or model: NAME, or --name like the platform's own command."""
     whole = CANONICAL[kind]
-    complete = completion.policies if kind == "policy" else completion.models
+    complete = complete_policies if kind == "policy" else complete_models
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @click.argument("argument", metavar="NAME", required=False, shell_complete=complete)

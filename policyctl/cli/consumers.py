@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterator
 
 import click
 
-from policyctl.cli import completion
-from policyctl.cli.options import NAMES, Options, with_form, with_options
+from policyctl.cli.options import NAMES, Options, complete_names, with_form, with_options
 from policyctl.cli.session import open_session
 from policyctl.errors import Incomplete, PolicyctlError, errors_in
 from policyctl.load.directory import Loaded
@@ -27,7 +26,7 @@ Example:
 
 
 @click.command("consumers", epilog=EPILOG)
-@click.argument("name", required=False, shell_complete=completion.names)
+@click.argument("name", required=False, shell_complete=complete_names)
 @with_form("text", "json")
 @with_options(*NAMES)
 def consumers(options: Options, name: str | None, form: str) -> int:

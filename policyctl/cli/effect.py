@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeVar
 import click
 from click.core import ParameterSource
 
-from policyctl.cli import completion
 from policyctl.cli.console import Console
 from policyctl.cli.effect_inputs import (
     LIVE,
@@ -31,7 +30,7 @@ from policyctl.cli.effect_inputs import (
     versions_against,
 )
 from policyctl.cli.environments import with_environments
-from policyctl.cli.options import NAMES, Options, with_form, with_options
+from policyctl.cli.options import NAMES, Options, complete_policies_or_files, with_form, with_options
 from policyctl.cli.selection import with_partial
 from policyctl.cli.session import Session
 from policyctl.effect.analysis import analyse, compare
@@ -95,7 +94,7 @@ class Question(NamedTuple):
 
 
 @click.command("effect", epilog=EPILOG)
-@click.argument("policies", nargs=-1, metavar="[NAME|FILE]...", shell_complete=completion.policies_or_files)
+@click.argument("policies", nargs=-1, metavar="[NAME|FILE]...", shell_complete=complete_policies_or_files)
 @click.option("--against", metavar="git:REF|live", help="Show what changed since a git revision, or against the remote.")
 @with_partial
 @click.option("--down", multiple=True, metavar="MODEL=ANSWER", help="It gives only this answer; repeatable.")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import NAMES, Commands, Options, with_form, with_options
+from policyctl.cli.options import NAMES, Commands, Options, complete_environments, with_form, with_options
 from policyctl.errors import InvalidInput, UsageError
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.environment import EnvironmentFilter, is_glob, lines_of, parse_selector
@@ -47,7 +46,7 @@ _OPTIONS = (
         "excluded",
         multiple=True,
         metavar="NAME",
-        shell_complete=completion.environments,
+        shell_complete=complete_environments,
         help="Leave out environments by name or glob; repeatable.",
     ),
     click.option(
@@ -245,7 +244,7 @@ def list_environments(options: Options, form: str, chosen: EnvironmentFilter) ->
 
 
 @click.command("show", epilog=SHOW_EPILOG)
-@click.argument("name", shell_complete=completion.environments)
+@click.argument("name", shell_complete=complete_environments)
 @with_form("text", "json")
 @with_options("dir", "color", "verbose")
 def show_environment(options: Options, name: str, form: str) -> int:

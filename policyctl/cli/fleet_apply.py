@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from policyctl.cli.apply_options import LED_ELSEWHERE, Expectation, within_windows
 from policyctl.cli.console import Console, first_signal
 from policyctl.cli.environments import Pace
 from policyctl.cli.fleet import Fleet, brakes_of, open_fleet, plan_fleet, run_fleet
 from policyctl.cli.github_actions import fleet_view_of, write_fleet_summary, write_outcome_summary, write_stop_summary
 from policyctl.cli.options import Options
-from policyctl.cli.review import raise_if_unsafe, resolved_base
+from policyctl.cli.review import LED_ELSEWHERE, Expectation, raise_if_unsafe, resolved_base, within_windows
 from policyctl.cli.selection import Overrides, read_to
 from policyctl.cli.session import Session
 from policyctl.errors import Incomplete, PolicyctlError, StalePlan, UsageError

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, with_form, with_options
+from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, complete_names, with_form, with_options
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.source import state_folder
 from policyctl.plan.audit import AuditEntry
@@ -49,7 +48,7 @@ Example:
 
 
 @click.command("history", epilog=EPILOG)
-@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=completion.names)
+@click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_names)
 @audit_option("The file or the PostgreSQL database that apply --audit adds to.")
 @click.option("--diff", is_flag=True, help="Show what changed too, field by field.")
 @with_form("text", "json")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from policyctl import __version__
-from policyctl.cli.options import ALL, Commands, Options, with_options
+from policyctl.cli.options import ALL, NAMES, Commands, Options, usage_message, with_options
 from policyctl.errors import InvalidInput, PolicyctlError
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ MODULES = {
     **dict.fromkeys(("completion", "help", "rules", "schema"), "reference"),
     "diff": "plan",
     "env": "environments",
+    "policy": "main",
     "runs": "history",
-    "show": "saved",
+    "show": "plan",
 }
 
 EPILOG = """\b
@@ -87,6 +88,37 @@ Exit codes: 0 done or no changes, 1 error, 2 changes (plan --detailed-exitcode),
 def policyctl(options: Options) -> None:
     """Model policies in Git: a directory of YAML files is what should exist, plan shows what would change, apply changes
     it."""
+
+
+POLICY_COMMANDS = {
+    "add": "Add a policy over some models, or update the one of that name.",
+    "import": "Add or update the policy of a file.",
+    "remove": "Remove a policy.",
+    "export": "Write a live policy as a file.",
+    "list": "List the live policies.",
+    "show": "Show one live policy.",
+}
+
+POLICY_EPILOG = """\b
+Example:
+  policyctl policy list
+  policyctl policy add anygem --strategy fallback --model virtual-model/a/x --model virtual-model/b/y
+  policyctl policy import --file anygem.yaml --dry-run"""
+
+
+# Here, and not with its commands, so that its help imports none of them.
+@click.group(
+    "policy",
+    cls=Commands,
+    package="policyctl.cli",
+    table=POLICY_COMMANDS,
+    modules=dict.fromkeys(POLICY_COMMANDS, "policy"),
+    epilog=POLICY_EPILOG,
+)
+@with_options(*NAMES)
+def policy(options: Options) -> None:
+    """Single policies on a remote, for when a pull request would take too long. The files of the directory still win at
+    the next apply; add --save to change them instead."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -136,8 +168,6 @@ def _report_usage(error: click.ClickException, args: list[str]) -> int:
     if message.startswith("Usage:"):
         _print_error(message)
     else:
-        from policyctl.cli.usage import usage_message
-
         see = f" (see {context.command_path} --help)" if context else ""
         _print_error(f"error: {_visible(usage_message(error, args))}{see}")
     return 64 if isinstance(error, click.UsageError) else 1

@@ -19,9 +19,9 @@ from policyctl.cli.change import (
     write,
 )
 from policyctl.cli.options import NAMES, Commands, Options, with_form, with_options
+from policyctl.cli.policy import export_live, list_live, show_live, with_output
 from policyctl.cli.selection import KEY_LOSS
 from policyctl.cli.session import Session, open_session
-from policyctl.cli.single import export_live, list_live, show_live, with_output
 from policyctl.errors import UsageError
 from policyctl.lint.directory import check_model
 from policyctl.plan.plan import Desired

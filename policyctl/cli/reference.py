@@ -7,9 +7,8 @@ from importlib.resources import files
 
 import click
 
-from policyctl.cli import completion
 from policyctl.cli.console import Console
-from policyctl.cli.options import Commands, Options, with_form, with_options
+from policyctl.cli.options import Commands, Options, complete_help_words, complete_rules, with_form, with_options
 from policyctl.errors import UsageError
 from policyctl.policy.findings import did_you_mean
 from policyctl.report import SCHEMAS, schema_text
@@ -54,7 +53,7 @@ Example:
 
 
 @click.command("help", epilog=HELP_EPILOG)
-@click.argument("words", nargs=-1, metavar="[TOPIC | COMMAND...]", shell_complete=completion.help_words(TOPICS))
+@click.argument("words", nargs=-1, metavar="[TOPIC | COMMAND...]", shell_complete=complete_help_words(TOPICS))
 @with_options("verbose")
 def show_help(options: Options, words: tuple[str, ...]) -> int:
     """Show a page of the manual, the help of a command, or the list of both. On a terminal a page opens in the pager of PAGER.
@@ -124,7 +123,7 @@ Example:
 
 
 @click.command("rules", epilog=RULES_EPILOG)
-@click.argument("code", required=False, shell_complete=completion.rules)
+@click.argument("code", required=False, shell_complete=complete_rules)
 @with_form("text", "json")
 @with_options("color", "verbose")
 def show_rules(options: Options, code: str | None, form: str) -> int:

@@ -1,27 +1,35 @@
-"""From a directory to its reviewed plan: what plan and apply share."""
+"""From a directory to its reviewed plan, which plan and apply share; and what lets an apply write it: the digest of what was
+approved, the windows, and a note before the first write."""
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from datetime import UTC, datetime
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.github_actions import is_ci
+from policyctl.cli.github_actions import is_ci, repository_path
 from policyctl.cli.options import Options
 from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_idle
 from policyctl.cli.session import Session
-from policyctl.errors import PolicyctlError, Problem
+from policyctl.errors import PolicyctlError, Problem, Refused, StalePlan, UsageError
 from policyctl.lint.directory import idle_anywhere
 from policyctl.load.discovery import CODES
+from policyctl.load.environment import Environment
 from policyctl.load.git import repository_top
 from policyctl.load.urls import GIT, is_git
 from policyctl.plan.plan import Desired, Plan, Selection, equal, normal_of
 from policyctl.plan.safety import BranchChecks, Review
-from policyctl.plan.settings import Settings
+from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import Document, digest
 from policyctl.policy.live import LiveRows
 from policyctl.reconcile.observe import observe, with_consumers
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
     from policyctl.load.environment import Config
     from policyctl.load.past import PastDirectory
     from policyctl.plan.diff import FieldChange
+    from policyctl.reconcile.apply import ApplySettings
     from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.drift import Spell
     from policyctl.remote.protocol import Reader
@@ -327,3 +336,103 @@ def raise_if_unsafe(review: Review, *, listed: bool = True) -> None:
     """
     raise_if_refused(review, listed=listed)
     raise_if_blocked(review)
+
+
+_EXPECTED = re.compile(r"(none)|(sha256:[0-9a-f]{64})(?:@(sha256:[0-9a-f]{64}))?")
+LED_ELSEWHERE = "remote, auth or ca_file is another one"  # so nothing logs in
+
+
+class Expectation(NamedTuple):
+    """What may be applied: the plan with this digest (`none`: only one without changes), and where `access` is not empty, only
+    with this way to the remote (see `access_at`)."""
+
+    digest: str
+    access: str = ""
+
+    def raise_if_led_elsewhere(self, now: Callable[[], str]) -> None:
+        """Raise StalePlan if the remote is reached in another way `now`. Call it before anything logs in."""
+        if self.access and (found := now()) != self.access:
+            raise StalePlan(
+                f"{LED_ELSEWHERE} than the approved one, so nothing logged in: the hash of the way there is {found}, not "
+                f"{self.access}; read these settings in policyctl.yaml, then plan again"
+            )
+
+
+def expectation(_: click.Context, __: click.Parameter, text: str | None) -> Expectation | None:
+    """The value of --expect-digest. Raises UsageError for an impossible digest. An empty one counts as impossible: a missing
+    step output is not an approval."""
+    if text is None:
+        return None
+    if (found := _EXPECTED.fullmatch(text)) is None:
+        raise UsageError(
+            "--expect-digest takes sha256: and 64 hexadecimal digits, as plan --format json prints them, or none; with @ and "
+            "the access printed there, it holds for that way to the remote only"
+        )
+    return Expectation(found[1] or found[2], found[3] or "")
+
+
+class FirstWrite:
+    """Notes something directly before the first write of an apply. For several threads."""
+
+    def __init__(self, note: Callable[[], object], finish: Callable[[], object] = lambda: None) -> None:
+        """`note` raises PolicyctlError if it cannot be noted, as does `finish`, which notes that everything was written."""
+        self._note, self._finish, self._lock, self._is_noted = note, finish, Lock(), False
+        self._failed: PolicyctlError | None = None
+
+    def __call__(self) -> None:
+        """Call it before each write. Raises PolicyctlError if it cannot be noted: then nothing must be written."""
+        with self._lock:
+            if self._failed is not None:
+                raise self._failed
+            if self._is_noted:
+                return
+            try:
+                self._note()
+            except PolicyctlError as error:
+                self._failed = error
+                raise
+            self._is_noted = True
+
+    def ended(self, code: int, console: Console) -> int:
+        """The exit code of the apply. If that is 0, note that everything was written, where it was noted that it began; why
+        that cannot be noted is reported."""
+        try:
+            if code == 0 and self._is_noted:
+                self._finish()
+        except PolicyctlError as error:
+            console.say(f"it cannot be noted that all of it was written: {error}")
+        return code
+
+
+def use_of(options: Options, uses: Sequence[str]) -> FirstWrite:
+    """What notes that a run `uses` approvals: of what is chosen (see `Subject.name`), by these pull requests. With nothing to
+    use it notes nothing."""
+    if not uses:
+        return FirstWrite(lambda: None)
+    from policyctl.cli.ci.merges import note_finished_use, note_use  # imports HTTP
+
+    name, *sources = uses
+    what = os.environ, name, repository_path(str(options.dir)), sources
+    return FirstWrite(partial(note_use, *what), partial(note_finished_use, *what))
+
+
+def within_windows(settings: ApplySettings, environment: Environment, reason: str | None) -> ApplySettings:
+    """The settings of an apply that asks the windows of an environment directly before its first write.
+
+    A `reason` is why a person writes in a deny window; empty for none. None is for what writes by itself: it keeps to every
+    window. The apply raises Refused where a window does not let it write, PolicyctlError if windows cannot be judged.
+    """
+    return replace(settings, admit=partial(_admit, environment, reason))
+
+
+def _admit(environment: Environment, reason: str | None) -> tuple[Override, ...]:
+    from policyctl.load.windows import writing_at, writing_by_hand  # only an apply asks
+
+    asked = writing_at if reason is None else writing_by_hand
+    writing = asked(environment.watch.windows, datetime.now(UTC))
+    if writing.allowed:
+        return ()
+    if not reason:
+        remedy = "" if reason is None else "; wait, or give a reason with --outside-window REASON"
+        raise Refused(f"nothing was written to {environment.name}: {writing.why}{remedy}")
+    return (Override("--outside-window", "", reason),)

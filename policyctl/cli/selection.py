@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from policyctl.cli import completion
-from policyctl.cli.options import NumberRange, Options
+from policyctl.cli.options import NumberRange, Options, complete_models, complete_names
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.source import read_bounded, write_atomically
 from policyctl.plan.plan import Selection
@@ -129,13 +128,13 @@ _OVERRIDES: dict[str, dict[str, Any]] = {
     "--allow-remove": {
         "multiple": True,
         "metavar": "NAME",
-        "shell_complete": completion.names,
+        "shell_complete": complete_names,
         "help": "Allow the removal of this policy or model, though it is protected or used; repeatable.",
     },
     KEY_LOSS: {
         "multiple": True,
         "metavar": "NAME",
-        "shell_complete": completion.models,
+        "shell_complete": complete_models,
         "help": "Allow the update of this model, though it may have a key that the remote does not show; repeatable.",
     },
     "--allow-guard": {
@@ -177,7 +176,7 @@ def _as_written(value: Any) -> str:
 
 
 def _globs(option: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(option, multiple=True, metavar="GLOB", shell_complete=completion.names, help=about)
+    return click.option(option, multiple=True, metavar="GLOB", shell_complete=complete_names, help=about)
 
 
 def with_selection(function: Callable[..., Any]) -> Callable[..., Any]:

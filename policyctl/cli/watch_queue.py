@@ -10,13 +10,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policyctl.cli.console import Console, first_signal_apart
 from policyctl.cli.queue import open_queue
-from policyctl.cli.watch_look import looked
-from policyctl.cli.watch_outputs import OutputOptions
-from policyctl.cli.watch_source import Opened
+from policyctl.cli.watch_source import Opened, looked
 from policyctl.cli.watch_work import EnvironmentWork, failed_look
 from policyctl.errors import PolicyctlError
 from policyctl.load.urls import remote_identity
@@ -29,6 +27,9 @@ from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.look import Look
 from policyctl.watch.metrics import WatchMetrics
 from policyctl.watch.status import Board, Watcher
+
+if TYPE_CHECKING:
+    from policyctl.cli.watch import OutputOptions
 
 _SECONDS = 1.0  # between two tries to take the lead
 

@@ -18,7 +18,6 @@ from pathlib import Path
 import click
 
 from policyctl.ci import service_at
-from policyctl.cli.apply_options import FirstWrite
 from policyctl.cli.ci.merges import BY_WATCH, note_use
 from policyctl.cli.console import Console
 from policyctl.cli.fleet import Fleet, open_fleet, plan_one
@@ -26,6 +25,7 @@ from policyctl.cli.fleet_apply import FleetEvents, apply_one, revision_of
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NumberRange, Options, with_options
 from policyctl.cli.queue import open_queue
+from policyctl.cli.review import FirstWrite
 from policyctl.cli.selection import Overrides
 from policyctl.cli.watch_source import MirrorSource, mirror_of, source_options
 from policyctl.errors import PolicyctlError

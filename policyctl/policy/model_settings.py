@@ -122,9 +122,8 @@ DESTINATIONS = frozenset(
     "huggingface_base_url amzn_sagemaker_target_container_hostname snowflake_account".split()
 )
 
-# Where a live tenant's camelCase stands for two keys, the one that a provider uses. What a file calls by the other one is sent,
-# and so compared, as this one.
-SENT_AS = {
+# Where a live tenant's camelCase stands for two keys, the one that a provider uses.
+_SHARED = {
     "azure_deployment_name": "azure_inference_deployment_name",
     "azure_extra_params": "azure_inference_extra_params",
     "azure_foundry_url": "azure_inference_foundry_url",
@@ -135,7 +134,7 @@ _ODD_ALIASES = {
     "apiVersion": "azure_api_version",
     "azureApiVersion": "azure_inference_api_version",
     "awsServerSideEncryptionKMSKeyId": "aws_server_side_encryption_kms_key_id",
-    **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in SENT_AS.items()},
+    **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in _SHARED.items()},
 }
 _NEXT_WORD = late_pattern("_([a-z])")
 _WORD_START = late_pattern(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -148,19 +147,13 @@ def _camel_case(key: str) -> str:
 # An alias for each key of several words, as the ADK has them; the odd ones have no mechanical alias beside them.
 ALIASES: dict[str, str] = _ODD_ALIASES | {
     _camel_case(key): key for key in SETTINGS if "_" in key and key != "api_key" and key not in _ODD_ALIASES.values()
-    and key not in SENT_AS
+    and key not in _SHARED
 }  # fmt: skip
 
 
 def snake_case(key: str) -> str:
     """The key as it is sent: by the table of aliases, and mechanically where the table does not have it."""
     return ALIASES.get(key) or _WORD_START.sub("_", key).lower() if not key.islower() else key
-
-
-def sent_key(key: str) -> str:
-    """The key as which a file's setting is sent: in snake_case, and one of those that share an alias."""
-    known = ALIASES.get(key, key)
-    return SENT_AS.get(known, known)
 
 
 def with_snake_case(config: Document) -> Document:
@@ -171,7 +164,7 @@ def with_snake_case(config: Document) -> Document:
 
 def alias_of(key: str) -> str | None:
     """The camelCase spelling of a key, as a live tenant answers; None where it has only one spelling."""
-    shared = SENT_AS.get(key, key)
+    shared = _SHARED.get(key, key)
     return next((alias for alias, known in ALIASES.items() if known == shared), None)
 
 
@@ -191,11 +184,14 @@ def comparable(config: Any) -> Document:
     """
     if not isinstance(config, dict):
         return {}
-    return {
-        key: _compared(key, value)
-        for key, value in with_snake_case(config).items()
-        if key in SETTINGS and value is not None and not (key in SECRETS and _is_empty(value))
-    }
+    spelled = with_snake_case(config)
+    found: Document = {}
+    for key, value in spelled.items():
+        twin = _SHARED.get(key, key)
+        known = twin if spelled.get(twin, value) == value else key
+        if value is not None and key in SETTINGS:
+            found[known] = _compared(key, value)
+    return {key: value for key, value in found.items() if not (key in SECRETS and _is_empty(spelled.get(key)))}
 
 
 def _compared(key: str, value: Any) -> Any:
@@ -380,7 +376,6 @@ _WITHIN_TEXTS = tuple(
         r"\b(?:bearer|basic)\s+(?P<secret>(?=[^\s\"',;]*[\d=])[^\s\"',;]{8,})",
     )
 )
-_MASK = late_pattern(r"(?<![\w*])\*{3}(?![\w*])")  # not that of bold text
 _RANDOM = late_pattern(r"(?<![A-Za-z0-9])(?=[A-Za-z]{0,99}[0-9])(?=[0-9]{0,99}[A-Za-z])[A-Za-z0-9]{20,}[\w+/=.~-]*")
 _SUGGESTS = late_pattern(
     r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE
@@ -444,11 +439,8 @@ def hidden_in(value: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any, Any
 
 
 def holds_secret(text: str) -> bool:
-    """Whether a text of a file has a secret in it, or the mask of one, which must not be written as if it were one: a live
-    secret is compared as its mask."""
-    content = _json_in(text)
-    has_mask = _MASK.search(text) is not None or (content is not None and SET in text)
-    return has_mask or bool(_spans(text)) or any(hidden_in(content, ()))
+    """Whether a text of a file has a secret in it, or the mask of one, which must not be written as if it were one."""
+    return bool(_spans(text)) or any(hidden_in(_json_in(text), ()))
 
 
 def what_is_secret(text: str) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from policyctl import __version__
-from policyctl.cli import ci, environments, policy
-from policyctl.cli.main import COMMANDS
+from policyctl.cli import ci, environments
+from policyctl.cli.main import COMMANDS, POLICY_COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project, Ran
 from tests.problem_lines import shows
 from tests.sqlite_rows import live_documents, put
@@ -21,7 +21,7 @@ POLICYCTL = (sys.executable, "-m", "policyctl")
 
 
 SUBCOMMANDS = [
-    *(f"policy {name}" for name in policy.COMMANDS),
+    *(f"policy {name}" for name in POLICY_COMMANDS),
     *(f"ci {name}" for name in ci.COMMANDS),
     *(f"env {name}" for name in environments.ENV_COMMANDS),
 ]

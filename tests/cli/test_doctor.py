@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from policyctl.cli.doctor_checks import CHECKS
+from policyctl.cli.doctor import CHECKS
 from policyctl.load.urls import postgres_identity as identity
 from policyctl.reconcile.queue import JobQueue
 from policyctl.report import schema_text

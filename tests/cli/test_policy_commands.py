@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from policyctl.cli.policy import COMMANDS
+from policyctl.cli.main import POLICY_COMMANDS
 from tests.conftest import ANYGEM, Policyctl, Project
 from tests.problem_lines import shows
 from tests.sqlite_rows import LEAF, LOCAL, edit, live_documents, put, row
@@ -17,7 +17,7 @@ from tests.terminal import answer_on_terminal, on_terminal
 ADD = ("policy", "add", "--name", "x", "--strategy", "single", "--model", "virtual-model/a/one")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", POLICY_COMMANDS)
 def test_every_policy_command_has_help_with_an_example(command: str, policyctl: Policyctl) -> None:
     ran = policyctl("policy", command, "--help")
     assert ran.code == 0

@@ -14,9 +14,9 @@ import pytest
 
 from policyctl.ci.comments import approval_in, begun, comment_marker
 from policyctl.ci.forge import Comment, Merge
-from policyctl.cli import watch_look
+from policyctl.cli import watch_source
 from policyctl.cli.ci.merges import ApprovalPlace
-from policyctl.cli.watch_look import LookedPlan, Taken, UsedApprovals
+from policyctl.cli.watch_source import LookedPlan, Taken, UsedApprovals
 from policyctl.errors import RemoteError
 from policyctl.plan.approval import APPLIED, Proposal
 from policyctl.plan.fleet import EnvironmentResult
@@ -78,7 +78,7 @@ def service(project: Project, monkeypatch: pytest.MonkeyPatch) -> Service:
     def opened(_: object) -> Iterator[Service]:
         yield found
 
-    monkeypatch.setattr(watch_look, "_forge", opened)
+    monkeypatch.setattr(watch_source, "_forge", opened)
     return found
 
 

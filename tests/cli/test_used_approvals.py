@@ -20,7 +20,7 @@ from policyctl.ci.comments import not_begun
 from policyctl.ci.forge import Comment, ForgeClient, NotAllowed
 from policyctl.ci.github import GitHub
 from policyctl.ci.gitlab import GitLab
-from policyctl.cli import watch_look, watch_work
+from policyctl.cli import watch_source, watch_work
 from policyctl.cli.ci import merges
 from policyctl.cli.ci.merges import NotHead, why_not_head
 from policyctl.cli.watch_work import EnvironmentWork
@@ -951,7 +951,7 @@ def test_what_is_merged_while_a_watch_settles_is_not_noted_as_applied(
             watched.forge.merge(6, "d" * 40)
         return why
 
-    monkeypatch.setattr(watch_look, "why_not_head", merged)
+    monkeypatch.setattr(watch_source, "why_not_head", merged)
     watched.push(p=B)
     assert watched.work.policyctl("watch", "--once").code == 0
     assert len(watched.forge.merges) == 2

@@ -482,7 +482,7 @@ def test_a_window_that_opens_while_an_apply_waits_lets_nothing_be_written(
     command: list[str], usual: int, code: int, repository: Project, policyctl: Policyctl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configure(repository, "{apply: on-merge, windows: [{kind: deny, at: 0 0 29 2 *, for: 1s}]}")
-    monkeypatch.setattr("policyctl.cli.apply_options.datetime", Opening(usual))
+    monkeypatch.setattr("policyctl.cli.review.datetime", Opening(usual))
     ran = policyctl(*command)
     assert ran.code == code
     assert ": the deny window (0 0 29 2 * for 1s, UTC) is open" in ran.out + ran.err

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from policyctl.cli.apply_options import GatewayState, Wanted
+from policyctl.cli.apply import GatewayState, Wanted
 from tests.conftest import Policyctl, Project
 from tests.dropping_proxy import dropping, through
 from tests.gateway.live import Running, running

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from policyctl.ci.comments import MARKER, is_in, watch_marker
-from policyctl.cli.watch_outputs import WatchIssue
+from policyctl.cli.watch import WatchIssue
 from policyctl.load.environment import Receiver
 from policyctl.watch import notify
 from policyctl.watch.memory import StateFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from policyctl.cli.watch_outputs import report_to_systemd
+from policyctl.cli.watch import report_to_systemd
 
 
 @pytest.mark.parametrize("abstract", [False, True])

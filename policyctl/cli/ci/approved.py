@@ -19,7 +19,6 @@ from policyctl.ci import open_forge
 from policyctl.ci.comments import applied as applied_text
 from policyctl.ci.comments import applied_by_hand
 from policyctl.ci.forge import Forge, NotAllowed
-from policyctl.cli.apply_options import use_of
 from policyctl.cli.ci.merges import (
     HIDDEN,
     REPLACED,
@@ -36,6 +35,7 @@ from policyctl.cli.console import Console
 from policyctl.cli.environments import with_environments
 from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
+from policyctl.cli.review import use_of
 from policyctl.cli.selection import Overrides, parse_overrides, write_overrides
 from policyctl.errors import StalePlan, UsageError
 from policyctl.load.discovery import find_config, load_config
