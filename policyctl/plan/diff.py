@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from operator import attrgetter
@@ -28,11 +28,13 @@ from policyctl.policy.document import (
     canonical_text,
     model_names,
     normal_form,
+    normal_target,
     order_matters,
+    plain_value,
     target_text,
 )
 from policyctl.policy.memo import Memo, content_key, late_pattern
-from policyctl.policy.model_settings import unknown_settings
+from policyctl.policy.model_settings import shown_free, unknown_settings
 from policyctl.policy.names import Kind, canonical_model, kind_of, short_model
 from policyctl.policy.virtual_model import KNOWN_KEYS as MODEL_KEYS
 from policyctl.policy.virtual_model import is_own_key, written_form
@@ -47,60 +49,108 @@ _KEY = late_pattern(r"[\w-]+", re.ASCII)
 
 
 class Pair(NamedTuple):
-    """One target on both sides (or one), under the label that paths use for it."""
+    """One target on both sides (or one), under the label that paths use for it.
+
+    `was` is a label for the side before, `written` its label in the order in which that is written. `sure` is whether both are
+    plainly the same target; if not, another one could have been paired as well.
+    """
 
     label: str
     before: int | None
     after: int | None
+    was: str = ""
+    written: str = ""
+    sure: bool = True
 
 
 def pair_targets(before: list[Any], after: list[Any]) -> list[Pair]:
-    """Pair two lists of targets: the same target first, then the same model, then the groups most alike.
+    """Pair two lists of targets: the same target first, then what differs in its weight alone or has the same model, then the
+    groups most alike.
 
     Labels are unique: the model's short name (`#2` for its second occurrence), for a group its position from 0, as machines
     count (see `report.format.position_name`).
     """
-    left, right = list(range(len(before))), list(range(len(after)))
-    matched: dict[int, int] = {}  # after → before
-    for key_of in (target_text, _model_of):
-        _match(before, after, left, right, matched, key_of)
-    _match_groups(before, after, left, right, matched)
-    labels = _Labels()
-    pairs = [Pair(labels.take(target, position, ""), matched.get(position), position) for position, target in enumerate(after)]
-    pairs += [Pair(labels.take(before[position], position, " before"), position, None) for position in left]
-    return pairs
+    return _Pairing(before, after).pairs()
 
 
-def _match(
-    before: list[Any],
-    after: list[Any],
-    left: list[int],
-    right: list[int],
-    matched: dict[int, int],
-    key_of: Callable[[Any], Hashable],
-) -> None:
-    """Match what has equal keys, in order; a key of None matches nothing."""
-    waiting: defaultdict[Hashable, list[int]] = defaultdict(list)
-    for position in left:
-        waiting[key_of(before[position])].append(position)
-    for position in list(right):
-        key = key_of(after[position])
-        if key is not None and waiting[key]:
-            matched[position] = waiting[key].pop(0)
-            left.remove(matched[position])
-            right.remove(position)
+def pair_groups(before: Document, after: Document | None) -> list[Pair]:
+    """Pair the targets of two versions of a group. What is shown of an update and what it keeps of the live policy both follow
+    from this one, so it pairs alike whatever the versions have besides their normal forms, and whatever order a load balance
+    has them in."""
+    found = _Pairing(before["targets"], after["targets"] if after is not None and _has_targets(after) else [])
+    if not order_matters(before):
+        found.left.sort(key=found.texts[0].__getitem__)
+    if after is not None and not order_matters(after):
+        found.right.sort(key=found.texts[1].__getitem__)
+    return found.pairs()
 
 
-def _match_groups(before: list[Any], after: list[Any], left: list[int], right: list[int], matched: dict[int, int]) -> None:
-    """Match the groups that are left: each with the one that shares the most models, the first one of equals."""
-    for position in [position for position in right if _model_of(after[position]) is None]:
-        candidates = [other for other in left if _model_of(before[other]) is None]
-        if candidates:
-            models = _models_of(after[position])
-            best = max(candidates, key=lambda other: ((models & _models_of(before[other])).total(), -other))
-            matched[position] = best
+class _Pairing:
+    """How two lists of targets are paired. `left` and `right` are the places that have no partner yet, in the order in which
+    they get one; `matched` has for a place after the one before, and whether they are plainly the same."""
+
+    def __init__(self, before: list[Any], after: list[Any]) -> None:
+        self.sides = before, after
+        normal = [[normal_target(target) for target in side] for side in self.sides]
+        self.texts = [[canonical_text(target) for target in side] for side in normal]
+        self.things = [[_thing(target) for target in side] for side in normal]
+        self.left, self.right = list(range(len(before))), list(range(len(after)))
+        self.matched: dict[int, tuple[int, bool]] = {}
+
+    def pairs(self) -> list[Pair]:
+        before, after = self.sides
+        rank = {place: at for at, place in enumerate(self.left)}
+        self._match(self.texts)
+        counts = [Counter(side) for side in self.things]
+        self._match(self.things, {thing for thing, number in counts[0].items() if number == counts[1][thing] == 1})
+        self._match_groups()
+        taken, in_order, in_rank = _Labels(), _Labels(), _Labels()
+        written = [in_order.take(target, place, "") for place, target in enumerate(before)]
+        was = {place: f"{in_rank.take(before[place], at, '')} before" for place, at in rank.items()}
+        pairs = []
+        for place, target in enumerate(after):
+            old, sure = self.matched.get(place, (None, True))
+            own = ("", "") if old is None else (was[old], written[old])
+            pairs.append(Pair(taken.take(target, place, ""), old, place, *own, sure))
+        gone = ((taken.take(before[old], rank[old], " before"), old) for old in self.left)
+        return [*pairs, *(Pair(label, old, None, was[old], written[old]) for label, old in gone)]
+
+    def _match(self, keys: list[list[str]], sure: Collection[str] | None = None) -> None:
+        """Match what has equal keys, in order; None is sure of all."""
+        waiting: defaultdict[str, list[int]] = defaultdict(list)
+        for place in self.left:
+            waiting[keys[0][place]].append(place)
+        for place in list(self.right):
+            key = keys[1][place]
+            if waiting[key]:
+                self._pair(waiting[key].pop(0), place, sure=sure is None or key in sure)
+
+    def _match_groups(self) -> None:
+        """Match the groups that are left: each with the one that shares the most models, the first one of equals. It is the
+        same only if there is no other."""
+        before, after = self.sides
+        left = [place for place in self.left if _model_of(before[place]) is None]
+        right = [place for place in self.right if _model_of(after[place]) is None]
+        alone = len(left) == len(right) == 1
+        for place in right[: len(left)]:
+            models = _models_of(after[place])
+            shared = {other: (models & _models_of(before[other])).total() for other in left}
+            best = max(left, key=shared.__getitem__)
             left.remove(best)
-            right.remove(position)
+            twins = self.texts[0].count(self.texts[0][best]), self.texts[1].count(self.texts[1][place])
+            self._pair(best, place, sure=alone and shared[best] > 0 and twins == (1, 1))
+
+    def _pair(self, old: int, new: int, *, sure: bool) -> None:
+        self.matched[new] = old, sure
+        self.left.remove(old)
+        self.right.remove(new)
+
+
+def _thing(target: Any) -> str:
+    """What a target is, whatever its weight: the model, or all else of a group."""
+    if (name := _model_of(target)) is not None:
+        return f"model {name}"
+    return canonical_text({**target, "weight": None} if isinstance(target, dict) else target)
 
 
 def _models_of(target: Any) -> Counter[str]:
@@ -226,16 +276,17 @@ def origins(before: Document, after: Document) -> Iterator[tuple[str, Any]]:
 def _origins(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any]]:
     if not (_has_targets(before) and _has_targets(after)):
         return
-    pairs = [pair for pair in pair_targets(before["targets"], after["targets"]) if None not in pair]
     kept = [
-        (f"{path}.targets[{label}]", before["targets"][was or 0], after["targets"][becomes or 0])
-        for label, was, becomes in pairs
+        (pair, before["targets"][pair.before], after["targets"][pair.after])
+        for pair in pair_groups(before, after)
+        if pair.before is not None and pair.after is not None
     ]
     alike = Counter(_model_of(old) for _, old, _ in kept)
     ordered, was_ordered = order_matters(after), order_matters(before)
-    for place, old, new in kept:
+    for pair, old, new in kept:
+        place = f"{path}.targets[{pair.label}]"
         changes = target_text(old) != target_text(new)
-        if (not was_ordered if ordered else changes) and alike[_model_of(old)] > 1:
+        if not pair.sure or ((not was_ordered if ordered else changes) and alike[_model_of(old)] > 1):
             yield place, old
         if changes:
             yield from _origins(place, old, new)
@@ -250,17 +301,17 @@ def _addressed(before: Any, after: Any) -> tuple[Any, Any]:
     only now, is a field."""
     if not (_has_targets(before) and _has_targets(after)):
         return before, after
-    pairs = pair_targets(before["targets"], after["targets"])
+    pairs = pair_groups(before, after)
     left: dict[str, Any] = {**before, "targets": {}}
     right: dict[str, Any] = {**after, "targets": {}}
-    for label, was, becomes in pairs:
-        old = None if was is None else before["targets"][was]
-        new = None if becomes is None else after["targets"][becomes]
+    for pair in pairs:
+        old = None if pair.before is None else before["targets"][pair.before]
+        new = None if pair.after is None else after["targets"][pair.after]
         old, new = _addressed(old, new)
-        if was is not None:
-            left["targets"][label] = old
-        if becomes is not None:
-            right["targets"][label] = new
+        if pair.before is not None:
+            left["targets"][pair.label] = old
+        if pair.after is not None:
+            right["targets"][pair.label] = new
     if order_matters(after):
         left_order, right_order = _orders(pairs)
         if not (before["targets"] and order_matters(before)):
@@ -366,7 +417,7 @@ def keep_unknown_fields(row: Document, desired: Document) -> Document:
     row, at every level that is still there, and the row keeps its own spelling of the name. Nulls are never sent.
     """
     written = {**dict(_unknown(row, KNOWN_KEYS)), **deepcopy(desired), "name": row["name"]}
-    for part in _parts(row.get("policy"), written["policy"], BODY_KEYS, "policy"):
+    for part in _parts(row.get("policy"), written["policy"]):
         if part.after is not None:
             for key, value in _unknown(part.row, part.known):
                 part.after.setdefault(key, value)
@@ -374,14 +425,20 @@ def keep_unknown_fields(row: Document, desired: Document) -> Document:
 
 
 _NAMED = 3  # policies that a note names
+_ONE, _MANY = ("it", "it", "is", "moves", "goes"), ("they", "them", "are", "move", "go")
 
 
 class UnknownField(NamedTuple):
-    """One such field: its path, written as that of a difference, its value, and whether an update keeps it."""
+    """One such field: its path, written as that of a difference, its value, and whether an update keeps it.
+
+    `was` is where it was, if that reads otherwise; `moved` is whether that part is not plainly the same one.
+    """
 
     path: str
     value: Any
     kept: bool = True
+    was: str = ""
+    moved: bool = False
 
 
 def unknown_fields(row: Document, after: Document | None = None) -> tuple[UnknownField, ...]:
@@ -408,13 +465,13 @@ def has_extras(document: Document, kind: Kind) -> bool:
     return any(_unknown(document, KNOWN_KEYS)) or bool(unknown_fields(document))
 
 
-def uncounted(effect: Effect) -> Effect:
+def uncounted(effect: Effect, *, moved: bool = False) -> Effect:
     """The effect of a change where a policy of either version, or one that it leads to, has such fields.
 
-    The same policy stays the same policy. Other words for it may be given to other targets than those with the fields, as with
-    an answer cache; so nothing is proven.
+    The same policy stays the same policy, unless such a field is `moved`. Other words for it may be given to other targets than
+    those with the fields, as with an answer cache; so nothing is proven.
     """
-    if effect.kind in ("metadata", "unknown"):
+    if effect.kind == "unknown" or (effect.kind == "metadata" and not moved):
         return effect
     return replace(effect, kind="effective", sure=False, uncounted=True)
 
@@ -446,38 +503,71 @@ def _has_any(group: Any, known: Collection[str]) -> bool:
 
 
 def _fields(row: Any, after: Any) -> Iterator[UnknownField]:
-    for part in _parts(row, after, BODY_KEYS, "policy"):
+    for part in _parts(row, after):
         kept = part.after is not None
-        yield from (UnknownField(f"{part.path}.{key}", value, kept) for key, value in _unknown(part.row, part.known))
+        now, was, written = part.place
+        moved = kept and was != now
+        other = was if moved else written if kept and written != now else ""
+        for key, value in _unknown(part.row, part.known):
+            yield UnknownField(f"{now}.{key}", value, kept, other and f"{other}.{key}", moved)
+
+
+def moved_fields(row: Document, after: Document) -> tuple[FieldChange, ...]:
+    """The unknown fields of a live policy's document that do not stay where they are when `after` is written over it, each with
+    one side only, as for the part that it is in. A value that may be secret is hidden: plans are saved."""
+    found = []
+    for field in unknown_fields(row, after):
+        if field.moved or not field.kept:
+            shown = plain_value(shown_free(field.value, field.path.rpartition(".")[2], unknown=True))
+            found.append(FieldChange(field.was or field.path, shown, None))
+            found += [FieldChange(field.path, None, shown)] * field.kept
+    return tuple(found)
+
+
+class _Places(NamedTuple):
+    """Where a part is: after the update, before it if it may be another part, and as the live policy is written."""
+
+    now: str
+    was: str
+    written: str
+
+    def below(self, key: str) -> _Places:
+        return _Places(*(f"{path}.{key}" for path in self))
+
+    def target(self, pair: Pair) -> _Places:
+        same = pair.sure and self.was == self.now
+        labels = pair.label, pair.label if same else pair.was, pair.written
+        return _Places(*(f"{path}.targets[{label}]" for path, label in zip(self, labels, strict=True)))
 
 
 class _Part(NamedTuple):
     """A mapping in a live policy's body, and the one that replaces it (None: nothing does). `known` are the format's keys."""
 
-    path: str
+    place: _Places
     row: Document
     after: Document | None
     known: Collection[str]
 
 
-def _parts(row: Any, after: Any, known: Collection[str], path: str) -> Iterator[_Part]:
+_BODY = _Places("policy", "policy", "policy")
+
+
+def _parts(row: Any, after: Any, known: Collection[str] = BODY_KEYS, place: _Places = _BODY) -> Iterator[_Part]:
     """A group or target, its strategy, retry and cache where the format has them, and its targets, paired with what follows."""
     if not isinstance(row, dict):
         return
     after = after if isinstance(after, dict) else None
-    yield _Part(path, row, after, known)
+    yield _Part(place, row, after, known)
     below = after or {}
     for key in PART_KEYS.keys() & known:
         if isinstance(row.get(key), dict):
             part = below.get(key)
-            yield _Part(f"{path}.{key}", row[key], part if isinstance(part, dict) else None, PART_KEYS[key])
+            yield _Part(place.below(key), row[key], part if isinstance(part, dict) else None, PART_KEYS[key])
     if isinstance(row.get("targets"), list):
-        targets = below.get("targets")
-        targets = targets if isinstance(targets, list) else []
-        for label, was, becomes in pair_targets(row["targets"], targets):
-            if was is not None:
-                child = None if becomes is None else targets[becomes]
-                yield from _parts(row["targets"][was], child, TARGET_KEYS, f"{path}.targets[{label}]")
+        for pair in pair_groups(row, after):
+            if pair.before is not None:
+                child = None if pair.after is None else below["targets"][pair.after]
+                yield from _parts(row["targets"][pair.before], child, TARGET_KEYS, place.target(pair))
 
 
 def _unknown(row: Document, known: Collection[str]) -> Iterator[tuple[str, Any]]:
@@ -486,18 +576,18 @@ def _unknown(row: Document, known: Collection[str]) -> Iterator[tuple[str, Any]]
 
 def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], text_of: Callable[[str], str] = str) -> Iterator[str]:
     """Notes on these live policies (by name), one sentence for all with the same fields. `text_of` formats a path."""
-    alike: defaultdict[tuple[bool, tuple[str, ...]], list[str]] = defaultdict(list)
+    alike: defaultdict[tuple[tuple[bool, bool], tuple[str, ...]], list[str]] = defaultdict(list)
     for name, fields in sorted(found.items()):
-        for kept in (True, False):
-            if paths := tuple(field.path for field in fields if field.kept is kept):
-                alike[kept, paths].append(name)
-    for (kept, paths), names in alike.items():
+        for fate in ((True, False), (True, True), (False, False)):
+            some = (field for field in fields if (field.kept, field.moved) == fate)
+            if paths := tuple(text_of(one.path) + (one.was and f" (until now {text_of(one.was)})") for one in some):
+                alike[fate, paths].append(name)
+    for ((kept, moved), paths), names in alike.items():
         who = f"policy {names[0]} also has" if len(names) == 1 else f"policies {_listed(names)} also have"
-        it, them = ("it", "it") if len(paths) == 1 else ("they", "them")
-        stays = "is kept" if it == "it" else "are kept"
-        goes = "goes" if it == "it" else "go"
-        becomes = stays if kept else f"{goes} with what is removed around {them}"
-        yield f"the live {who} {', '.join(map(text_of, paths))}; {it} {becomes}, and effects on traffic ignore {them}"
+        it, them, be, moves, goes = _ONE if len(paths) == 1 else _MANY
+        gone = f"{goes} with what is removed around {them}"
+        becomes = f"{moves} to what was another part" if moved else f"{be} kept" if kept else gone
+        yield f"the live {who} {', '.join(paths)}; {it} {becomes}, and effects on traffic ignore {them}"
 
 
 def _listed(names: list[str]) -> str:

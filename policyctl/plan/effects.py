@@ -127,6 +127,10 @@ def effects_of(plan: Plan, observed: LiveRows, comparing: Comparison) -> dict[st
     models = {change.name: _of_model(change) for change in updated}
     updates = [(change.name, change.before) for change in plan.policies if change.action == "update"]
     effects = {name: comparing.effect(before, comparing.after[name]) for name, before in updates if before is not None}
+    # What moves such a field moves it between parts that differ. Should it look harmless all the same, it is not called so.
+    effects |= {
+        one.name: uncounted(effects[one.name], moved=True) for one in plan.policies if one.moved and one.name in effects
+    }
     unseen = _unseen(_roots(plan, effects), _users(plan, observed), observed) if observed.obstacles() else {}
     return models | {name: _as_seen(effect, unseen.get(name)) for name, effect in effects.items()}
 

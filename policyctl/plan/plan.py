@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Any, Literal, NamedTuple
 
 from policyctl.errors import PolicyctlError, Refused
-from policyctl.plan.diff import FieldChange, fields_between, fields_written, keep_unknown_fields
+from policyctl.plan.diff import FieldChange, fields_between, fields_written, keep_unknown_fields, moved_fields
 from policyctl.plan.references import Queue, ordered
 from policyctl.plan.settings import Override, Settings
 from policyctl.policy.document import (
@@ -99,7 +99,7 @@ class Plan(NamedTuple):
                 "environment": self.environment,
                 "remote": self.remote,
                 "config": self.config,
-                "changes": [[c.action, c.name, c.id, c.before, c.after] for c in self.changes],
+                "changes": [change.content for change in self.changes],
                 "overrides": sorted({override.text for override in self.overrides}),
                 **({"traffic": dict(self.traffic)} if self.traffic else {}),
             }
@@ -116,9 +116,7 @@ class Plan(NamedTuple):
         from policyctl.plan.approval import print_of  # most plans are shown, and nothing is approved
 
         where = [self.environment, self.remote]
-        return tuple(
-            print_of([self.environment, c.name], [where, c.action, c.name, c.id, c.before, c.after]) for c in self.changes
-        )
+        return tuple(print_of([self.environment, one.name], [where, *one.content]) for one in self.changes)
 
     @property
     def replaces(self) -> tuple[str, ...] | None:
@@ -302,7 +300,8 @@ class Change(NamedTuple):
     """What is to happen to one policy or virtual model.
 
     `before` is the normal form of the live one (None for an add), `after` the document to write (None for a remove), `id`
-    its id. `file` is the file that wants it, for people; it is not part of the plan's digest.
+    its id. `file` is the file that wants it, for people; it is not part of the plan's digest. `moved` are the fields that the
+    format does not know and that the update moves or loses; they are among its `fields`.
     """
 
     action: Action
@@ -312,6 +311,12 @@ class Change(NamedTuple):
     after: Document | None
     fields: tuple[FieldChange, ...] = ()
     file: str | None = None
+    moved: tuple[FieldChange, ...] = ()
+
+    @property
+    def content(self) -> list[Any]:
+        """All that it does, as it is hashed."""
+        return [self.action, self.name, self.id, self.before, self.after, *([list(self.moved)] if self.moved else [])]
 
     @property
     def kind(self) -> Kind:
@@ -356,8 +361,13 @@ def update(desired: Desired, live: Live) -> Change | None:
         return None
     after = settled(desired.document, live) if isinstance(live, LiveModel) else desired.document
     # From the normal form, as all that a saved plan holds: from it the same fields can be found again.
-    fields = fields_written(live.normal, after)
-    return Change("update", desired.name, live.id, live.normal, after, fields, desired.file)
+    fields, moved = fields_written(live.normal, after), moved_by(live, after)
+    return Change("update", desired.name, live.id, live.normal, after, (*fields, *moved), desired.file, moved)
+
+
+def moved_by(live: Live, after: Document) -> tuple[FieldChange, ...]:
+    """The fields unknown to the format that writing `after` over a live policy moves or loses; of a model it keeps all."""
+    return moved_fields(live.document, after) if isinstance(live, LivePolicy) else ()
 
 
 def equal(desired: Desired, live: Live) -> bool:
@@ -472,7 +482,8 @@ def live_state(change: Change, live: Live | None) -> LiveState:
         return LiveState.ALREADY
     if change.before is None or live.text != canonical_text(change.before):
         return LiveState.STALE
-    return LiveState.DO if live.id == change.id else LiveState.STALE
+    same = live.id == change.id and (change.after is None or moved_by(live, change.after) == change.moved)
+    return LiveState.DO if same else LiveState.STALE
 
 
 def is_open(change: Change, observed: LiveRows) -> bool:
@@ -488,8 +499,12 @@ def drifted_fields(change: Change, live: Live | None) -> tuple[FieldChange, ...]
         return (FieldChange(change.kind, "live", None),)
     if change.before is None:
         return (FieldChange(change.kind, None, "live"),)
-    fields = fields_between(change.before, live.normal)
-    return fields or (FieldChange("id", change.id, live.id),)
+    if fields := fields_between(change.before, live.normal):
+        return fields
+    if change.id != live.id or change.after is None:
+        return (FieldChange("id", change.id, live.id),)
+    moved = moved_by(live, change.after)
+    return tuple(one for one in (*change.moved, *moved) if one not in change.moved or one not in moved)
 
 
 def unapplied_fields(change: Change, live: Live | None) -> tuple[str, ...]:

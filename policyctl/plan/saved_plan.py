@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyctl.errors import PolicyctlError
-from policyctl.plan.diff import fields_written
+from policyctl.plan.diff import FieldChange, fields_written
 from policyctl.plan.effects import policies_around
 from policyctl.plan.fleet import DIGESTS
 from policyctl.plan.plan import Action, Change, Counts, Desired, Plan, blocked_by_rows, equal, unread_rows
@@ -53,6 +53,7 @@ class _SavedChange(_Saved):
     before_digest: str | None = None
     after: dict[str, Any] | None = None
     fields: list[_SavedFieldChange] = []
+    moved: list[_SavedFieldChange] = []
     file: str | None = None
 
 
@@ -155,6 +156,7 @@ def _change_to_plain(change: Change) -> dict[str, Any]:
         "before": change.before,
         "after": change.after,
         "fields": [field._asdict() for field in change.fields],
+        "moved": [field._asdict() for field in change.moved],
     }
     return {key: value for key, value in plain.items() if value is not None and value != []}
 
@@ -190,7 +192,8 @@ def _plan_from(saved: _SavedPlan) -> Plan:
 
 def _change_from(saved: _SavedChange) -> Change:
     """The change, with everything that follows from its two versions found again; raises ValueError where the file differs."""
-    change = Change(saved.action, saved.name, saved.id, saved.before, saved.after, (), saved.file)
+    moved = tuple(FieldChange(**field.model_dump()) for field in saved.moved)
+    change = Change(saved.action, saved.name, saved.id, saved.before, saved.after, (), saved.file, moved)
     _check(change)
     if saved.before_digest != change.before_digest():
         raise ValueError(f"the digest of what {format_path(change.name)} is to replace is wrong")
@@ -198,6 +201,7 @@ def _change_from(saved: _SavedChange) -> Change:
         change = change._replace(fields=fields_written(change.before, change.after))
         if not change.fields:
             raise ValueError(f"the update of {format_path(change.name)} changes nothing")
+    change = change._replace(fields=(*change.fields, *moved))
     if [field.model_dump() for field in saved.fields] != [field._asdict() for field in change.fields]:
         raise ValueError(f"the fields that it shows for {format_path(change.name)} are not those that change")
     return change
@@ -208,6 +212,8 @@ def _check(change: Change) -> None:
     has = (change.before is not None, change.id is not None, change.after is not None)
     if has != {"add": (False, False, True), "update": (True, True, True), "remove": (True, True, False)}[change.action]:
         raise ValueError(f"the {change.action} of {format_path(change.name)} lacks what it replaces, or what it writes")
+    if change.moved and (change.kind == "model" or change.action != "update"):
+        raise ValueError(f"the {change.action} of {format_path(change.name)} cannot move any field")
     if change.kind == "model":
         _check_model(change)
         return

@@ -59,8 +59,13 @@ def normal_form(document: Document, *, sort: bool = True) -> Document:
 
 
 def target_text(target: Any) -> str:
-    """A target's canonical text: equal for equal targets."""
-    return canonical_text(_group(target, TARGET_KEYS, True))
+    """A target's canonical text: equal for equal targets, with defaults written out or not."""
+    return canonical_text(normal_target(target))
+
+
+def normal_target(target: Any) -> Any:
+    """The normal form of one target, as it is in that of its policy."""
+    return _targets([target], True)[0]
 
 
 def canonical_text(value: Any) -> str:

@@ -81,7 +81,7 @@ def _marks(review: Review) -> tuple[str, str]:
     effects: dict[str, tuple[Action, Effect | None]] = {one.name: ("update", one.effect) for one in review.affected}
     effects |= {one.name: (one.action, review.effects.get(one.name)) for one in plan.changes}
     losses = [] if consumers is None else [losses_text(name, *effect, review) for name, effect in effects.items()]
-    changes = [[one.action, one.name, one.before, one.after] for one in plan.changes]
+    changes = [one._replace(id=None).content for one in plan.changes]
     shown = plan_text(review._replace(plan=plan, consumers=None), "", Style(), verbose=True)
     return digest([changes, shown, losses]), digest([] if consumers is None else [used_by(name, review) for name in effects])
 
@@ -506,7 +506,7 @@ def _columns(fleet: FleetResult) -> list[list[EnvironmentResult]]:
 
 def _rows(name: str, columns: Sequence[dict[str, Change]]) -> Iterator[Difference]:
     changes = [found.get(name) for found in columns]
-    kinds = {canonical_text([one.action, one.before, one.after]) for one in changes if one is not None}
+    kinds = {canonical_text(one._replace(id=None).content) for one in changes if one is not None}
     if len(kinds) == 1 and None not in changes:
         return
     present = [one for one in changes if one is not None]

@@ -13,7 +13,7 @@ import pytest
 
 from policyctl.report import schema_text
 from tests.conftest import Policyctl, Project
-from tests.sqlite_rows import live_documents, put
+from tests.sqlite_rows import edit, live_documents, put
 
 A, B = "virtual-model/x/a", "virtual-model/y/b"
 NAME = "virtual-policy/safe"
@@ -202,7 +202,8 @@ def moved_to_another_host(project: Project) -> str:
     chat = project.policy("chat", A, A, mode="loadbalance")
     text = chat.read_text("utf-8").replace(f"{A}\n", f"{A}\n      weight: 0.95\n", 1)
     chat.write_text(f"{text}      weight: 0.05\n", "utf-8")
-    return "virtual-policy/chat also has policy.targets[x/a].override_params; it is kept"
+    was, becomes = (f"policy.targets[x/a{label}].override_params" for label in (" before", "#2"))
+    return f"virtual-policy/chat also has {becomes} (until now {was}); it moves to what was another part"
 
 
 def left_for_its_model(project: Project) -> str:
@@ -235,7 +236,7 @@ def test_nothing_is_claimed_of_a_change_from_or_to_fields_that_are_not_known(
     out = policyctl("plan", "--format", form).out
     assert not [claim for claim in CLAIMS if claim in out]
     assert "override" in out
-    assert "kept" in out
+    assert "kept" in out or "moves to" in out
     if form == "text":
         assert note in out
         assert "The effect on traffic is not certain: live policies have fields that policyctl does not know" in out
@@ -257,6 +258,40 @@ def test_effect_against_live_names_the_fields_of_what_a_policy_leads_to(
     found = [*([seen["unknown_fields"]] if "unknown_fields" in seen else []), *seen.get("unknown_fields_below", [])]
     assert found
     assert "nothing_lost" not in seen
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html", "json"])
+def test_a_field_that_moves_is_a_change_in_every_form(form: str, project: Project, policyctl: Policyctl) -> None:
+    """Also where the plan is saved and applied."""
+    moved_to_another_host(project)
+    out = policyctl("plan", "--format", form, "--out", "plan.json").out.replace("\\", "")
+    was, becomes = (f"policy.targets[x/a{label}].override_params" for label in (" before", "#2"))
+    if form == "json":
+        (change,) = json.loads(out)["changes"]
+        paths = [(field["path"], "before" in field, "after" in field) for field in change["fields"]]
+        assert paths[-2:] == [(was, True, False), (becomes, False, True)]
+    else:
+        assert out.count(was) == out.count(becomes) == 2, "the change and the note"
+    assert policyctl("apply", "plan.json", "--yes").code == 0
+    (chat,) = live_documents().values()
+    assert {one["weight"]: one.get("override_params") for one in chat["policy"]["targets"]} == {0.95: None, 0.05: HOST}
+    assert policyctl("plan", "--detailed-exitcode").code == 0
+
+
+def test_what_moves_otherwise_than_was_approved_is_not_written(project: Project, policyctl: Policyctl) -> None:
+    """What the format knows of the live policy is as it was, and another one of its targets has the field."""
+    moved_to_another_host(project)
+    digest = json.loads(policyctl("plan", "--format", "json", "--out", "plan.json").out)["digest"]
+
+    def swap(document: dict[str, Any]) -> None:
+        one, other = document["policy"]["targets"]
+        other["override_params"] = one.pop("override_params")
+
+    edit("chat", swap)
+    before = live_documents()
+    assert policyctl("apply", "--yes", "--expect-digest", digest).code != 0
+    assert policyctl("apply", "plan.json", "--yes").code != 0
+    assert live_documents() == before
 
 
 def test_a_new_description_is_metadata_whatever_fields_there_are(live: Project, policyctl: Policyctl) -> None:
