@@ -32,7 +32,7 @@ from policyctl.policy.model_settings import (
     what_is_secret,
     without_secrets,
 )
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, name_error, virtual_model
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, PREFIXES, name_error, virtual_model
 from policyctl.policy.schema import FileModel, Text, Unicode, findings_of, templated_schema
 from policyctl.policy.virtual_model import UNNAMED, VirtualModel, is_own_key, model_from_file
 
@@ -51,11 +51,13 @@ CONNECT = "make a connection (orchestrate connections add -a NAME, then configur
 
 
 def _check_name(name: str) -> str:
-    complaint = name_error(name.removeprefix(MODEL_PREFIX))
-    if complaint is None and provider_key(virtual_model(name)) is None:
+    bare = name.removeprefix(MODEL_PREFIX)
+    if bare.startswith(PREFIXES):
+        complaint: str | None = f"the name of a virtual model must have {MODEL_PREFIX} once, at most, and not {POLICY_PREFIX}"
+    else:
+        complaint = name_error(bare)
+    if complaint is None and not provider_key(virtual_model(name)):
         complaint = "the name of a virtual model is <provider>/<model>"
-    if complaint is None and name.startswith((POLICY_PREFIX, MODEL_PREFIX * 2)):
-        complaint = f"the name of a virtual model must have {MODEL_PREFIX} once, at most, and not {POLICY_PREFIX}"
     if complaint is not None:
         raise PydanticCustomError("policy_name", "{complaint}", {"complaint": complaint})
     return name

@@ -16,6 +16,7 @@ from policyctl.policy.memo import late_pattern
 
 POLICY_PREFIX = "virtual-policy/"
 MODEL_PREFIX = "virtual-model/"
+PREFIXES = (POLICY_PREFIX, MODEL_PREFIX)
 MAX_NAME_LENGTH = 512
 
 _GLOB = frozenset("*?[")
@@ -146,8 +147,8 @@ def name_error(name: str) -> str | None:
         return "name must not be empty"
     if bare != bare.strip():
         return "name must not start or end with white space"
-    if bare.startswith(POLICY_PREFIX):
-        return f"name must have {POLICY_PREFIX} once, at most"
+    if bare.startswith(PREFIXES):
+        return f"name must have {POLICY_PREFIX} once, at most, and not {MODEL_PREFIX}"
     if not is_visible(bare):
         return "name must not contain control characters or invisible ones"
     if not _GLOB.isdisjoint(bare):
@@ -163,10 +164,16 @@ def name_error(name: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def provider_of(model: str) -> str | None:
-    """The provider in a model's name, in either spelling: the part before the first `/` after `virtual-model/`."""
+    """The provider in a model's name, in either spelling: the part before the first `/` after `virtual-model/`.
+
+    After further prefixes as well, which no file may have: there IBM's CLI finds it, and so it is what is written (see
+    `provider_key`).
+    """
     if model.startswith(POLICY_PREFIX):
         return None
-    provider, slash, _ = short_model(model).partition("/")
+    while model.startswith(PREFIXES):
+        model = model.partition("/")[2]
+    provider, slash, _ = model.partition("/")
     return provider if slash and provider else None
 
 

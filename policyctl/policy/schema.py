@@ -39,7 +39,7 @@ from policyctl.policy.findings import (
     scaled_weight,
     suggestion_for,
 )
-from policyctl.policy.names import MAX_NAME_LENGTH, MODEL_PREFIX, POLICY_PREFIX, is_visible, name_error
+from policyctl.policy.names import MAX_NAME_LENGTH, MODEL_PREFIX, POLICY_PREFIX, PREFIXES, is_visible, name_error
 
 Mode = Literal["loadbalance", "fallback", "single"]
 LEAF, GROUP = "<leaf>", "<group>"  # tags of the target union; no key of the format looks like this
@@ -58,8 +58,8 @@ def _check_model_name(name: str) -> str:
     complaint = None
     if name != name.strip() or not is_visible(name):
         complaint = "model_name must not start or end with white space, or contain control characters or invisible ones"
-    elif name.startswith((POLICY_PREFIX * 2, MODEL_PREFIX * 2)):
-        complaint = f"model_name must have {name[: name.index('/') + 1]} once, at most"
+    elif name.startswith(PREFIXES) and name.partition("/")[2].startswith(PREFIXES):
+        complaint = f"model_name must have one of {POLICY_PREFIX} and {MODEL_PREFIX}, once, at most"
     elif "  " in name:
         complaint = "model_name must not contain several spaces in a row"
     elif len(name) > MAX_NAME_LENGTH:

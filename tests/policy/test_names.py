@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
+from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import (
+    POLICY_PREFIX,
+    PREFIXES,
     bare_name,
     canonical_model,
     canonical_name,
     matches,
     model_spelling,
     name_error,
+    provider_of,
     short_model,
     spellings,
     virtual_model,
 )
+from policyctl.policy.schema import PolicyFile, findings_of
 
 VIRTUAL, BARE = "virtual-model/openai/gpt-4o", "openai/gpt-4o"
 
@@ -69,6 +76,8 @@ def test_a_name_with_its_prefix_twice_is_another_name(bare: str) -> None:
     ("name", "said"),
     [
         ("virtual-policy/virtual-policy/x", "once, at most"),
+        ("virtual-model/openai/x", "not virtual-model/"),
+        ("virtual-policy/virtual-model/openai/x", "not virtual-model/"),
         ("cha[t]", "patterns"),
         ("prod-*", "patterns"),
         ("a  b", "spaces"),
@@ -83,6 +92,25 @@ def test_a_name_with_its_prefix_twice_is_another_name(bare: str) -> None:
 )
 def test_a_name_that_looks_like_another_is_refused_in_a_file(name: str, said: str) -> None:
     assert said in (name_error(name) or "")
+
+
+@pytest.mark.parametrize("prefixes", [prefixes for most in range(4) for prefixes in product(PREFIXES, repeat=most)])
+@pytest.mark.parametrize("rest", ["x-ai/m", "x-ai/virtual-policy/m", "x-ai/", "m"])
+def test_guards_judge_the_provider_that_is_written(prefixes: tuple[str, ...], rest: str) -> None:
+    """Whatever the name of a live model is: a target that begins with the prefix of policies alone is none."""
+    name = "".join(prefixes) + rest
+    assert provider_of(virtual_model(name)) == provider_key(virtual_model(name)) == ("x-ai" if "/" in rest else None)
+    assert provider_of(name) == (None if name.startswith(POLICY_PREFIX) else provider_key(virtual_model(name)))
+
+
+@pytest.mark.parametrize("prefixes", list(product(PREFIXES, repeat=2)))
+def test_a_target_of_a_file_has_one_prefix(prefixes: tuple[str, str]) -> None:
+    """With two it would be shown as what it is not, or reach another provider than it seems to."""
+    target = {"model_name": "".join(prefixes) + "openai/x"}
+    file = {"spec_version": "v1", "kind": "model", "name": "p", "policy": {"strategy": {"mode": "single"}, "targets": [target]}}
+    [found] = findings_of(file, PolicyFile)
+    assert (found.code, found.path) == ("P108", ("policy", "targets", 0, "model_name"))
+    assert "once, at most" in found.message
 
 
 def test_a_declaration_may_leave_the_prefix_out() -> None:

@@ -78,6 +78,11 @@ FILES: dict[str, tuple[Document, str, str]] = {
     "tags of null": ({"tags": None}, "P104", "tags"),
     "a number that JSON does not have": ({"config": {"a": [{"b": float("nan")}]}}, "P103", "config.a.0.b"),
     "a name without provider": ({"name": "gpt-4o"}, "P108", "name"),
+    "a name with the prefix of policies": ({"name": "virtual-policy/openai/x"}, "P108", "name"),
+    "the same after that of models": ({"name": "virtual-model/virtual-policy/openai/x"}, "P108", "name"),
+    "a name with its prefix twice": ({"name": "virtual-model/virtual-model/openai/x"}, "P108", "name"),
+    "three prefixes": ({"name": "virtual-model/virtual-policy/virtual-model/openai/x"}, "P108", "name"),
+    "an empty provider": ({"name": "virtual-model//x"}, "P108", "name"),
     "two connections": ({"app_id": "a", "connection": "b"}, "P109", "connection"),
 }
 
