@@ -1,4 +1,4 @@
-"""policyctl apply: of one environment, and gateways to wait for then."""
+"""policyctl apply: of one environment, with gateways to wait for then; those of several are in fleet.py."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from policyctl.cli.console import Console, first_signal
-from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.github_actions import (
+from policyctl.cli.console import (
+    Console,
+    first_signal,
     view_of,
     write_outcome_summary,
     write_plan_summary,
     write_stop_summary,
 )
-from policyctl.cli.history import with_audit
+from policyctl.cli.environments import Pace, with_environments, with_pace, with_queue
+from policyctl.cli.history import resumed, with_audit
 from policyctl.cli.options import ALL, NumberRange, Options, with_form, with_options
-from policyctl.cli.queue import with_queue
 from policyctl.cli.review import (
     Expectation,
     access_of,
@@ -56,7 +56,9 @@ from policyctl.report.format import Style, count
 from policyctl.report.plan_text import apply_json, apply_text, outcome_line, plan_text, problems_text
 
 if TYPE_CHECKING:
+    from policyctl.cli.fleet import Fleet
     from policyctl.load.past import PastDirectory
+    from policyctl.reconcile.fleet import Run
     from policyctl.remote.http import HttpClient
 
 EPILOG = """\b
@@ -251,7 +253,7 @@ def apply(
     past = read_to(options, to, base=base, planfile=planfile, resume=resume)
     settings = ApplySettings(parallelism, lock_timeout, audit=audit, test_models=validate_models, begins=use)
     if chosen.several or resume is not None:
-        from policyctl.cli.fleet_apply import apply_several, approval_of, open_several
+        from policyctl.cli.fleet import apply_several, approval_of
 
         fleet, run = open_several(options, chosen, planfile, resume, selection, overrides, base, past)
         pace, approval = pace._replace(parallelism=parallelism), approval_of(yes, expected, run, plans_file)
@@ -290,6 +292,29 @@ def _review_one(
     if expected is not None:
         expected.raise_if_led_elsewhere(partial(access_of, session))
     return session, review_directory(session, selection, overrides, base=commits, audit=record)
+
+
+def open_several(
+    options: Options,
+    chosen: EnvironmentFilter,
+    planfile: Path | None,
+    resume: str | None,
+    selection: Selection,
+    overrides: Overrides,
+    base: str | None,
+    past: PastDirectory | None,
+) -> tuple[Fleet, Run | None]:
+    """The environments that are chosen, or that a run left, and that run. Raises UsageError with a saved plan, which is for
+    one environment."""
+    from policyctl.cli.fleet import open_fleet
+
+    if planfile is not None:
+        raise UsageError("a saved plan is for one environment; leave out --all, -l, further --env and --resume")
+    run = None if resume is None else resumed(options, chosen, selection, resume)
+    if run is not None:
+        chosen, selection, past = EnvironmentFilter(run.left), run.selection, read_to(options, run.to or None, base=base)
+    commits = resolved_base(base, options, Console(options))
+    return open_fleet(options, chosen, selection, overrides, base=commits, past=past), run
 
 
 def _show(

@@ -15,9 +15,8 @@ import click
 
 from policyctl import __version__
 from policyctl.cli.console import Console
+from policyctl.cli.environments import DATABASE_VARIABLE, open_queue
 from policyctl.cli.options import AUDIT_VARIABLE, NAMES, Options, with_form, with_options
-from policyctl.cli.queue import VARIABLE as DATABASE_VARIABLE
-from policyctl.cli.queue import open_queue
 from policyctl.cli.session import Session, open_config, session_of
 from policyctl.errors import InvalidInput, PolicyctlError, RemoteError, errors_in
 from policyctl.load.environment import Config, listed_names

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from policyctl.cli.console import repository_path
 from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import NAMES, Options, audit_option, complete_names, with_form, with_options
 from policyctl.cli.selection import Overrides, raise_if_idle
 from policyctl.cli.session import Session, open_session
@@ -19,7 +19,6 @@ from policyctl.errors import Incomplete, PolicyctlError, UsageError
 from policyctl.load.adopt import Adoption, FileLayout
 from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.git import repository_top
-from policyctl.load.git.checkout import default_branch, head
 from policyctl.load.source import write_atomically
 from policyctl.load.urls import is_git
 from policyctl.plan.drift import DriftReport
@@ -269,6 +268,7 @@ def _proposal(found: FoundDrift, session: Session, done: Adoption, forge: Forge,
     """The pull request, without its branch. Raises PolicyctlError without a branch to merge into, or for files that are not as
     they were committed."""
     from policyctl.ci.forge import DRAFT, Proposed
+    from policyctl.load.git.checkout import default_branch, head
     from policyctl.report.plan_markdown import listed_lines, plan_markdown
     from policyctl.report.plan_view import PlanView
 

@@ -1,26 +1,32 @@
-"""policyctl env, and which of several environments any command works on: the options that choose them."""
+"""policyctl env, and which of several environments any command works on: the options that choose them, and --on queue, by which
+workers plan or apply them."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Callable, Collection
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial, wraps
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from policyctl.cli.console import Console
 from policyctl.cli.options import NAMES, Commands, Options, complete_environments, with_form, with_options
-from policyctl.errors import InvalidInput, UsageError
+from policyctl.errors import InvalidInput, PolicyctlError, UsageError
 from policyctl.load.discovery import find_config, load_config
 from policyctl.load.environment import EnvironmentFilter, is_glob, lines_of, parse_selector
+from policyctl.load.urls import database_url, remote_identity
 
 if TYPE_CHECKING:
-    from policyctl.cli.fleet import RunnerOf
+    from policyctl.cli.fleet import Fleet, RunnerOf
     from policyctl.load.environment import Config
-
+    from policyctl.reconcile.queue import JobQueue, QueueRunner
 
 _MAX_NAMES = 1 << 20  # characters of a list of environments
 
@@ -181,6 +187,102 @@ def raise_broken(config: Config, names: Collection[str]) -> None:
     """Raise InvalidInput for those of the environments that cannot be used."""
     if problems := [problem for name in names for problem in config.broken.get(name, ())]:
         raise InvalidInput(problems)
+
+
+DATABASE_VARIABLE = "POLICYCTL_DATABASE"
+
+
+_QUEUE_NEEDS = ("procrastinate", "psycopg")
+
+
+_NOT_FOR_QUEUE = ("base", "to", "tests", "audit", "validate_models")  # options that do not go with --on queue
+
+
+def on_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """--on, as `place`; `text` describes it, and names the environment variable where it has {}."""
+    choice = click.Choice(["here", "queue"])
+    return click.option("--on", "place", type=choice, default="here", show_default=True, help=text.format(DATABASE_VARIABLE))
+
+
+def with_queue(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --on: what does the work is in its `pace`. Decorate the function itself with it.
+
+    Raises UsageError with --on queue for one environment, and for options that do not go with it.
+    """
+
+    @on_option("Where several environments are worked on: here, or by workers of the database that {} names; see worker.")
+    @wraps(function)
+    def wrapper(*args: Any, place: str, **given: Any) -> Any:
+        runner = None if place == "here" else queue_runner
+        if runner is not None and not (given["chosen"].several or given.get("resume")):
+            raise UsageError("--on queue is for several environments; choose them with --all, -l or --env")
+        for name in _not_for_workers(args[0], given) if runner is not None else ():
+            raise UsageError(f"--on queue and {name} exclude each other; leave out one of them")
+        withdraw = None if runner is None else lambda run, warn: open_queue().withdraw(run, warn)
+        return function(*args, **{**given, "pace": given["pace"]._replace(runner_of=runner, withdraw=withdraw)})
+
+    return wrapper
+
+
+def _not_for_workers(options: Options, given: Mapping[str, Any]) -> Iterator[str]:
+    """The options that were given and that an order to workers does not have: they must not be dropped without a word."""
+    yield from (
+        "--test" if option == "tests" else f"--{option.replace('_', '-')}" for option in _NOT_FOR_QUEUE if given.get(option)
+    )
+    if options.remote is not None:
+        yield "--remote"
+    if not given["overrides"].consumers:
+        yield "--no-consumers"
+    if given["overrides"].partial is not None:
+        yield "--partial"
+    if click.get_current_context().get_parameter_source("lock_timeout") is ParameterSource.COMMANDLINE:
+        yield "--lock-timeout"
+
+
+def open_queue(*, make: bool = True) -> JobQueue:
+    """The queue that the environment variable names; `make` is as for `JobQueue`. Raises UsageError without one, and for one
+    with a password in it."""
+    if missing := [name for name in _QUEUE_NEEDS if find_spec(name) is None]:
+        raise PolicyctlError(f"the queue needs {' and '.join(missing)}; install it with: pip install 'policyctl[fleet]'")
+    from policyctl.reconcile.queue import JobQueue
+
+    if (url := database_url(os.environ.get(DATABASE_VARIABLE, ""), DATABASE_VARIABLE)) is None:
+        raise UsageError(
+            f"{DATABASE_VARIABLE} must name the database of the queue: postgresql://HOST/DATABASE, or service=NAME"
+        )
+    return JobQueue(url, make=make)
+
+
+def queue_runner(
+    fleet: Fleet, command: str, run: str, shown: Mapping[str, str] | None, stopped: Callable[[], bool]
+) -> QueueRunner:
+    """The runner of one wave. The jobs of all waves of a run have its id in common."""
+    from policyctl.cli.console import run_page
+    from policyctl.cli.history import revision_of
+    from policyctl.reconcile.audit import person
+    from policyctl.reconcile.queue import Order, QueueRunner
+
+    files = fleet.files.digest(fleet.config)
+    order = Order(
+        run or str(uuid.uuid4()),
+        command,
+        revision_of(fleet.options.dir),
+        files,
+        fleet.selection.only,
+        fleet.selection.exclude,
+        fleet.overrides.given,
+        shown,
+        fleet.overrides.outside,
+        person(),
+        command,
+        run_page(),
+    )
+
+    def identity_of(name: str) -> str:
+        found = fleet.config.environments.get(name)
+        return name if found is None else remote_identity(found.remote, name)
+
+    return QueueRunner(open_queue(), order, identity_of, stopped, fleet.console.say, fleet.note_idle)
 
 
 ENV_COMMANDS = {

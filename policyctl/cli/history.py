@@ -1,9 +1,10 @@
-"""policyctl history and runs: what was done, and the option --audit of the commands that history shows."""
+"""policyctl history and runs: what was done, the option --audit of the commands that history shows, and the run to resume."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,11 +14,13 @@ from policyctl.cli.options import AUDIT_VARIABLE, Options, audit_option, complet
 from policyctl.errors import PolicyctlError, UsageError
 from policyctl.load.source import state_folder
 from policyctl.plan.audit import AuditEntry
+from policyctl.plan.plan import Selection
 from policyctl.policy.names import canonical, matches
 from policyctl.report.format import Style, count, escape, json_text
 from policyctl.report.plan_text import history_json, history_text
 
 if TYPE_CHECKING:
+    from policyctl.load.environment import EnvironmentFilter
     from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.fleet import Run
 
@@ -28,7 +31,7 @@ def with_audit(function: Callable[..., Any]) -> Callable[..., Any]:
     @audit_option("Record each change in this file, in lines of JSON, or in this PostgreSQL database; see history.")
     @wraps(function)
     def wrapper(*args: Any, record: AuditRecord | None, **more: Any) -> Any:
-        from policyctl.cli.github_actions import run_page
+        from policyctl.cli.console import run_page
         from policyctl.reconcile.audit import Audit
 
         command = click.get_current_context().command_path.removeprefix("policyctl ")
@@ -156,3 +159,29 @@ def _run_result(run: Run, name: str) -> dict[str, object]:
     result = run.results.get(name)
     keys = ("status", "code", "reason", "digest", "outcome")
     return {"status": None} if result is None else {key: result.get(key) for key in keys}
+
+
+def resumed(options: Options, chosen: EnvironmentFilter, selection: Selection, run: str) -> Run:
+    """The run that is to be resumed. Raises UsageError when it left nothing, when environments or policies are chosen too, and
+    for a run at another commit."""
+    from policyctl.reconcile.fleet import read_run
+
+    if chosen.several or chosen.names or selection != Selection():
+        raise UsageError("--resume does what a run left; leave out the options that choose environments or policies")
+    record, now = read_run(state_folder(options.dir), run), revision_of(options.dir)
+    if record.revision != now:
+        there, here = record.revision[:12] or "no commit", now[:12] or "none"
+        raise UsageError(f"run {run} was at {there}, and this is {here}; start a new apply")
+    if not record.left:
+        raise UsageError(f"run {run} has nothing left to do; policyctl runs {run} shows it")
+    return record
+
+
+def revision_of(directory: Path) -> str:
+    """The commit that is checked out; empty outside a repository."""
+    from policyctl.load.git.revision import Revision
+
+    try:
+        return Revision(directory, "HEAD").commit
+    except PolicyctlError:
+        return ""

@@ -6,7 +6,7 @@ A saved plan is input, so everything in it that can be computed again is.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import click
 
-from policyctl.cli.console import Console
-from policyctl.cli.environments import Pace, with_environments, with_pace
-from policyctl.cli.github_actions import fleet_view_of, view_of, write_fleet_summary, write_plan_summary
+from policyctl.cli.console import Console, fleet_view_of, view_of, write_fleet_summary, write_plan_summary
+from policyctl.cli.environments import Pace, with_environments, with_pace, with_queue
 from policyctl.cli.options import ALL, NAMES, Options, audit_option, complete_names, with_form, with_options
-from policyctl.cli.queue import with_queue
 from policyctl.cli.review import (
     LED_ELSEWHERE,
     Before,
@@ -51,7 +49,9 @@ from policyctl.report.plan_view import PlanView
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
     from policyctl.load.base_config import BaseCommits, BaseConfig
+    from policyctl.plan.fleet import FleetResult
     from policyctl.reconcile.audit import AuditRecord
+    from policyctl.report.fleet import FleetView
 
 Form = Literal["text", "json", "markdown", "html", "csv", "junit"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -74,6 +74,22 @@ def render_plan(form: Form, view: PlanView, style: Style = Style(), *, quiet: bo
 
         return plan_markdown(view)
     return plan_text(view.review, view.remote, style, verbose=view.verbose, quiet=quiet)
+
+
+def render_fleet(form: str, view: FleetView, style: Style = Style(), *, verbose: bool = False, quiet: bool = False) -> str:
+    """The report of a run: text (of which `quiet` leaves the plans out), json, markdown, html, csv or junit."""
+    if form == "markdown":
+        from policyctl.report.plan_markdown import fleet_markdown
+
+        return fleet_markdown(view)
+    if form == "html":
+        from policyctl.report.plan_html import fleet_html  # imports jinja2
+
+        return fleet_html(view)
+    from policyctl.report.fleet import fleet_csv, fleet_json, fleet_junit, fleet_text
+
+    renders: dict[str, Callable[[FleetResult], str]] = {"json": fleet_json, "csv": fleet_csv, "junit": fleet_junit}
+    return renders[form](view.fleet) if form in renders else fleet_text(view.fleet, style, verbose=verbose, plans=not quiet)
 
 
 EPILOG = """\b
@@ -209,7 +225,7 @@ def _completed(review: Review, session: Session, held: BaseConfig | None, output
 
 def _plan_several(fleet: Fleet, pace: Pace, output: _Output, record: AuditRecord | None) -> int:
     """Plan several environments and report them together."""
-    from policyctl.cli.fleet import plan_fleet, render_fleet
+    from policyctl.cli.fleet import plan_fleet
     from policyctl.plan.fleet import write_plans
 
     fleet.audit = record

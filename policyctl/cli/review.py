@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from policyctl.cli.console import Console
-from policyctl.cli.github_actions import is_ci, repository_path
+from policyctl.cli.console import Console, is_ci, repository_path
 from policyctl.cli.options import Options
 from policyctl.cli.selection import UNSEEN, Overrides, idle_options, raise_if_idle
 from policyctl.cli.session import Session

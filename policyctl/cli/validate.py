@@ -53,8 +53,7 @@ def validate(options: Options, paths: tuple[Path, ...], deep: bool, form: str | 
     if form in (None, "text") and _is_unchanged(paths):  # checked first, because most commits change nothing here
         click.echo("Nothing to check: the commit changes nothing here.")
         return 0
-    from policyctl.cli.console import Console
-    from policyctl.cli.github_actions import is_github
+    from policyctl.cli.console import Console, is_github
     from policyctl.lint.validate import validate_paths
 
     console = Console(options)
@@ -115,11 +114,11 @@ def _printed(validation: Validation, form: str, style: Style) -> str:
         full = form == "full" or (form == "text" and streams_lines(sys.stdout, os.environ))
         return validation_text(validation, style, line_at if full else None)
     if form == "github":
-        from policyctl.cli.github_actions import repository_path
+        from policyctl.cli.console import repository_path
         from policyctl.report.problems import github_annotations
 
         return github_annotations(validation.problems, repository_path) + validation_summary(validation, style)
-    from policyctl.cli.github_actions import repository_path
+    from policyctl.cli.console import repository_path
     from policyctl.report.problems import sarif
 
     return sarif(validation.problems, repository_path)

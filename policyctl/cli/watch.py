@@ -18,10 +18,9 @@ import click
 
 from policyctl.ci.comments import watch_marker
 from policyctl.cli.console import Console, first_signal_apart
-from policyctl.cli.environments import with_environments_or_all
+from policyctl.cli.environments import on_option, with_environments_or_all
 from policyctl.cli.history import with_audit
 from policyctl.cli.options import NAMES, Options, with_form, with_options
-from policyctl.cli.queue import on_option
 from policyctl.cli.watch_source import DirectorySource, mirror_of, source_options
 from policyctl.errors import PolicyctlError, Refused, RemoteError, UsageError
 from policyctl.load.environment import EnvironmentFilter

@@ -13,7 +13,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from policyctl.cli.console import Console, first_signal_apart
-from policyctl.cli.queue import open_queue
+from policyctl.cli.environments import open_queue
 from policyctl.cli.watch_source import Opened, looked
 from policyctl.cli.watch_work import EnvironmentWork, failed_look
 from policyctl.errors import PolicyctlError

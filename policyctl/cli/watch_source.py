@@ -216,7 +216,7 @@ class DirectorySource:
 
 
 def _place_of(directory: Path) -> str:
-    from policyctl.cli.github_actions import repository_path
+    from policyctl.cli.console import repository_path
 
     return repository_path(str(directory))
 

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from policyctl import __version__
 from policyctl.cli.console import CollectingConsole, Console
-from policyctl.cli.fleet import Fleet, failed_by, one_line
-from policyctl.cli.fleet_apply import fleet_waves, with_outcome
+from policyctl.cli.fleet import Fleet, failed_by, fleet_waves, one_line, with_outcome
 from policyctl.cli.options import Options
 from policyctl.cli.review import FirstWrite, raise_if_unsafe, within_windows
 from policyctl.cli.watch_source import LookedPlan, Opened, UsedApprovals, WatchSource, looked, unapproved_access

@@ -20,11 +20,10 @@ import click
 from policyctl.ci import service_at
 from policyctl.cli.ci.merges import BY_WATCH, note_use
 from policyctl.cli.console import Console
-from policyctl.cli.fleet import Fleet, open_fleet, plan_one
-from policyctl.cli.fleet_apply import FleetEvents, apply_one, revision_of
-from policyctl.cli.history import with_audit
+from policyctl.cli.environments import open_queue
+from policyctl.cli.fleet import Fleet, FleetEvents, apply_one, open_fleet, plan_one
+from policyctl.cli.history import revision_of, with_audit
 from policyctl.cli.options import NumberRange, Options, with_options
-from policyctl.cli.queue import open_queue
 from policyctl.cli.review import FirstWrite
 from policyctl.cli.selection import Overrides
 from policyctl.cli.watch_source import MirrorSource, mirror_of, source_options

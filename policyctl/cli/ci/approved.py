@@ -31,9 +31,8 @@ from policyctl.cli.ci.merges import (
     waiting_merges,
     why_not_head,
 )
-from policyctl.cli.console import Console
+from policyctl.cli.console import Console, repository_path, write_stop_summary
 from policyctl.cli.environments import with_environments
-from policyctl.cli.github_actions import repository_path, write_stop_summary
 from policyctl.cli.options import NAMES, Options, with_options
 from policyctl.cli.review import use_of
 from policyctl.cli.selection import Overrides, parse_overrides, write_overrides

@@ -13,9 +13,8 @@ import click
 from policyctl.ci import open_forge
 from policyctl.ci.comments import MARKER, approval_in, comment_marker, comment_text, is_in, is_of, outdated, shown_in
 from policyctl.ci.forge import Forge, NotAllowed, Remark
-from policyctl.cli.console import Console
+from policyctl.cli.console import Console, repository_path
 from policyctl.cli.environments import with_environments
-from policyctl.cli.github_actions import repository_path
 from policyctl.cli.options import Options, with_options
 from policyctl.cli.selection import MOST, asks, commands_in, parse_overrides, write_overrides
 from policyctl.errors import PolicyctlError, UsageError
