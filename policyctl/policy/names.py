@@ -41,24 +41,34 @@ def canonical_name(name: str) -> str:
 def bare_name(name: str) -> str:
     """The name without the platform's prefix.
 
-    One that has the prefix twice stays whole: without the first it would be the canonical name of another policy.
+    One that has a prefix after it stays whole: without the first it would be the canonical name of another policy or a model.
     """
     return _without(POLICY_PREFIX, name)
 
 
 def spellings(name: str) -> tuple[str, str]:
-    """Both spellings that a remote may hold for one policy: canonical first."""
+    """Both spellings of a policy's name: canonical first."""
     return canonical_name(name), bare_name(name)
 
 
 def short_model(model_name: str) -> str:
-    """A target's model as shown to people: without `virtual-model/`, which every model shares."""
+    """A target's model as shown to people: without `virtual-model/`, which every model shares.
+
+    One that has a prefix after it stays whole: without the first it would be shown, and matched, as a policy or another model.
+    """
     return _without(MODEL_PREFIX, model_name)
 
 
 def _without(prefix: str, name: str) -> str:
     bare = name.removeprefix(prefix)
-    return name if bare.startswith(prefix) else bare
+    return name if bare.startswith(PREFIXES) else bare
+
+
+def row_names(canonical: str) -> tuple[str, str]:
+    """What a remote's row of a policy or virtual model may be called, among those of its kind: the canonical name first."""
+    prefix = MODEL_PREFIX if kind_of(canonical) == "model" else POLICY_PREFIX
+    bare = canonical.removeprefix(prefix)
+    return canonical, canonical if bare.startswith(prefix) else bare
 
 
 def canonical_model(name: str) -> str:
@@ -190,7 +200,7 @@ def short_names(models: Iterable[str]) -> dict[str, str]:
 def model_names_in(model: str) -> tuple[str, ...]:
     """What a model may be called: in full, without the prefix, by its provider, by its last part."""
     short = short_model(model)
-    whole = model if short.startswith(POLICY_PREFIX) else MODEL_PREFIX + short
+    whole = model if model.startswith(POLICY_PREFIX) else virtual_model(short)
     return whole, short, provider_of(model) or short, model.rpartition("/")[2]
 
 

@@ -17,7 +17,7 @@ from policyctl.plan.consumers import Sources
 from policyctl.policy.document import Document
 from policyctl.policy.live import named_rows
 from policyctl.policy.model_settings import is_placeholder, secret_texts, unknown_settings
-from policyctl.policy.names import KINDS, Kind, both_spellings, canonical_name, kind_of, virtual_model
+from policyctl.policy.names import KINDS, Kind, canonical_name, kind_of, row_names, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.http import Request, Response, describe, host_of, is_quota
 from policyctl.remote.protocol import SECRETS_SHOWN, Closing
@@ -294,7 +294,7 @@ def _queries(names: Collection[str]) -> Iterator[tuple[tuple[str, str], ...]]:
     query: list[tuple[str, str]] = []
     length = 0
     for name in sorted(names):
-        pair = [("name", spelling) for spelling in both_spellings(name)]
+        pair = [("name", spelling) for spelling in row_names(name)]
         size = sum(len(quote_plus(spelling)) + len("&name=") for _, spelling in pair)
         if query and length + size > QUERY:
             yield tuple(query)

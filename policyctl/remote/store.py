@@ -24,7 +24,7 @@ from policyctl.errors import Conflict, Moved, NotFound, RemoteError
 from policyctl.plan.consumers import ConsumerKind, Sources
 from policyctl.policy.document import Document, is_server_key
 from policyctl.policy.model_settings import masked, without_unset_masks
-from policyctl.policy.names import Kind, canonical_name, kind_of, short_model
+from policyctl.policy.names import Kind, canonical_name, kind_of, row_names
 from policyctl.policy.virtual_model import VirtualModelRow
 from policyctl.remote.protocol import Closing
 
@@ -400,7 +400,7 @@ class ModelRows:
 
     def find(self, names: Iterable[str]) -> list[VirtualModelRow]:
         """The models of these canonical names, in either spelling."""
-        return self._with_app_ids(self._models.named({spelling for name in names for spelling in (name, short_model(name))}))
+        return self._with_app_ids(self._models.named({spelling for name in names for spelling in row_names(name)}))
 
     def add(self, document: Document) -> str:
         """Add a model and return its id. Raises Conflict for a name taken."""

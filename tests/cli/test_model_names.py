@@ -8,11 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from policyctl.policy.virtual_model import VirtualModelRow
+from policyctl.remote.sqlite import SqliteRemote
 from tests.conftest import Policyctl, Project
 from tests.problem_lines import shows
 from tests.remote.fake_server import StandIn, standing_in
 from tests.remote.fake_tenant import Tenant
 from tests.remote.http_helpers import row
+from tests.sqlite_rows import LOCAL, add_models
 
 BARE, PREFIXED = "{}", "virtual-model/{}"
 GPT, MINI, CLAUDE = "openai/gpt-4o", "openai/gpt-4o-mini", "anthropic/claude"
@@ -287,3 +290,21 @@ def test_nothing_is_reported_of_a_remotes_models_where_it_lists_none(
     project.write("models.yaml", f"spec_version: v1\nkind: model\nname: {NEW}\nprovider_config: {{}}\n")
     project.policy("p", NEW)
     assert "not known to the remote" not in policyctl("plan").out
+
+
+@pytest.mark.parametrize("name", ["virtual-policy/openai/m", "virtual-model/virtual-policy/openai/m", "virtual-model/openai/m"])
+@pytest.mark.parametrize(
+    ("scope", "protect", "removed"), [("*", "z", 1), ("virtual-policy/*", "z", 0), ("*", "virtual-policy/*", 1)]
+)
+def test_globs_for_policies_are_not_for_a_live_model_of_whatever_name(
+    name: str, scope: str, protect: str, removed: int, project: Project, policyctl: Policyctl
+) -> None:
+    project.write("policyctl.yaml", f"manage: [policies, models]\nscope: ['{scope}']\nprotect: ['{protect}']\n")
+    project.policy("virtual-policy/p", "openai/a")
+    add_models(project.folder / LOCAL, {"name": name}, {"name": "openai/a"})
+    if scope == "*":
+        project.write("a.yaml", "spec_version: v1\nkind: model\nname: openai/a\n")
+    assert policyctl("apply", "--max-removes", "5", "--max-change-percent", "100", "--yes").code == 0
+    with SqliteRemote(project.folder / LOCAL, models=True) as remote:
+        left = [one["name"] for one in remote.rows() if isinstance(one, VirtualModelRow)]
+    assert sorted(left) == sorted(["openai/a", *([] if removed else [name])])

@@ -8,15 +8,20 @@ import pytest
 
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import (
+    MODEL_PREFIX,
     POLICY_PREFIX,
     PREFIXES,
     bare_name,
+    both_spellings,
     canonical_model,
     canonical_name,
     matches,
+    matching_models,
+    model_names_in,
     model_spelling,
     name_error,
     provider_of,
+    row_names,
     short_model,
     spellings,
     virtual_model,
@@ -101,6 +106,41 @@ def test_guards_judge_the_provider_that_is_written(prefixes: tuple[str, ...], re
     name = "".join(prefixes) + rest
     assert provider_of(virtual_model(name)) == provider_key(virtual_model(name)) == ("x-ai" if "/" in rest else None)
     assert provider_of(name) == (None if name.startswith(POLICY_PREFIX) else provider_key(virtual_model(name)))
+
+
+@pytest.mark.parametrize("rest", ["openai/m", "m"])
+@pytest.mark.parametrize("prefixes", list(product(PREFIXES, repeat=2)))
+def test_a_live_name_with_a_second_prefix_is_matched_and_shown_as_a_whole(prefixes: tuple[str, str], rest: str) -> None:
+    """Otherwise a scope, a protection or an exception for one kind would be one for the other, or for another name."""
+    first, second = prefixes
+    name = first + second + rest
+    other = MODEL_PREFIX if first == POLICY_PREFIX else POLICY_PREFIX
+    assert all(matches(name, [glob]) for glob in (name, f"{first}*", f"{first}{second}*", "*"))
+    assert not any(matches(name, [glob]) for glob in (f"{other}*", second + rest, rest, f"{rest[0]}*"))
+    assert both_spellings(name) == (name, name)
+    assert (short_model(name), bare_name(name)) == (name, name)
+    assert canonical_name(name) == name or first == MODEL_PREFIX
+    if first == MODEL_PREFIX:
+        assert matching_models(name, [name]) == matching_models(f"{first}*", [name]) == (name,)
+        assert not any(matching_models(glob, [name]) for glob in (f"{POLICY_PREFIX}*", second + rest))
+        assert name in model_names_in(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "bare"),
+    [
+        ("virtual-policy/x", "x"),
+        ("virtual-model/openai/m", "openai/m"),
+        ("virtual-model/virtual-policy/openai/m", "virtual-policy/openai/m"),
+        ("virtual-policy/virtual-model/openai/m", "virtual-model/openai/m"),
+        ("virtual-model/virtual-model/openai/m", "virtual-model/virtual-model/openai/m"),
+        ("virtual-policy/virtual-policy/x", "virtual-policy/virtual-policy/x"),
+    ],
+)
+def test_a_row_of_any_name_is_looked_up_by_both_names_that_it_may_have(name: str, bare: str) -> None:
+    assert row_names(name) == (name, bare)
+    read = virtual_model if name.startswith(MODEL_PREFIX) else canonical_name
+    assert {read(one) for one in row_names(name)} == {name}
 
 
 @pytest.mark.parametrize("prefixes", list(product(PREFIXES, repeat=2)))
