@@ -643,6 +643,31 @@ def test_what_a_person_gives_by_hand_counts_in_the_first_attempt_of_a_run(
         assert ran.code == 0
 
 
+def test_what_a_person_began_by_hand_and_did_not_finish_is_no_obstacle_for_the_next_one(tenant: TenantOf) -> None:
+    """Here a pull request whose plan was made for an earlier commit waits, which both use."""
+    tenant.write(p=B)
+    assert tenant.work.comment(5).code == 0
+    tenant.forge.proposals[5] = ("d" * 40, "main")
+    tenant.forge.merge(5, tenant.push())
+    digest = json.loads(tenant.work.on_main("plan", "--format", "json").out)["digest"]
+    assert tenant.work.on_main("ci", "approved", "--digest", digest).code == 0  # notes it, and ends
+    assert "Used by" in tenant.forge.bodies[0]
+    tenant.refuses = False
+    tenant.push(q=B)
+    assert (by_hand(tenant.work).code, tenant.live) == (0, {"p": "b", "q": "b"})
+
+
+def test_nothing_is_noted_as_applied_where_all_is_suspended(tenant: TenantOf) -> None:
+    tenant.refuses = False
+    tenant.merge(5, "--all", p=B)
+    text = (tenant.work.project.policies / "policyctl.yaml").read_text("utf-8")
+    tenant.work.project.write("policyctl.yaml", text.replace("}}}", "}, suspend: {reason: x}}}"))
+    tenant.push()
+    ran = tenant.work.on_main("ci", "applied", "--all")
+    assert "is suspended" in ran.err
+    assert not tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n")
+
+
 def test_merges_of_one_second_count_in_the_order_of_the_branch(tenant: TenantOf) -> None:
     """A queue merges several at once, whatever their numbers are. What was planned before the settings changed is older."""
     folder = tenant.work.project.folder

@@ -155,7 +155,8 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     if not_head and (holding := [one for one in found if one.holds(commit)]):
         names = ", ".join(f"pull request {one.source}" for one in reversed(holding))
         console.say(f"not noted as used: {names}; {not_head.why}")
-    noting = [one for one in found if one.holds(commit) or (one.digest == NONE and one.why != HIDDEN)]
+    unused = (one for one in found if one.begun in ("", commit) and not one.finished)
+    noting = [one for one in unused if one.holds(commit) or (one.digest == NONE and one.why != HIDDEN)]
     return approval, _uses(subject, approval, [] if not_head else noting)
 
 
@@ -312,6 +313,8 @@ def applied(options: Options, digest: str, chosen: EnvironmentFilter) -> int:
         with open_forge(os.environ) as forge:
             if forge is None:
                 console.say("without a token nothing is noted on the merged pull requests")
+            elif subject.suspended:
+                console.say(f"nothing is noted on the merged pull requests: {subject.name} is suspended")
             elif why := _note(forge, subject, _place(options, subject), console, by_hand=by_hand):
                 console.say(f"nothing is noted on the merged pull requests: {why}")
     except NotAllowed as error:
@@ -353,6 +356,7 @@ class Subject(ABC):
     name: str
     logs_in: bool  # whether a remote may be sent credentials
     rules: str  # the safety settings, as a hash
+    suspended: bool  # whether no remote is changed at present
 
     def __init__(self, options: Options, config: Config, about: str | EnvironmentFilter) -> None:
         """`about` is the environment's name, or which ones."""
@@ -412,7 +416,7 @@ class _One(Subject):
         self._environment = config.environment(options.environment)
         super().__init__(options, config, self._environment.name)
         self.name, self.rules = self._environment.name, self._environment.rules
-        self.logs_in = self._environment.logs_in
+        self.logs_in, self.suspended = self._environment.logs_in, self._environment.suspended is not None
 
     def access(self) -> str:
         from policyctl.load.base_config import access_now  # with git behind it
@@ -438,8 +442,9 @@ class _Several(Subject):
         self._chosen = chosen
         self.name, names = chosen.text, chosen.choose(config.labels, config.unlabelled)
         self._access, self.rules = access_and_rules(options.dir, config, names)
-        environments = (config.environments[name] for name in names if name in config.environments)
+        environments = [config.environments[name] for name in names if name in config.environments]
         self.logs_in = any(one.logs_in for one in environments)
+        self.suspended = bool(environments) and all(one.suspended is not None for one in environments)
         self._plans: dict[str, Plan] = {}
 
     def access(self) -> str:

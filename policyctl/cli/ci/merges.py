@@ -146,7 +146,8 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         if approval is None:
             continue
         if why := _why_not(one, found, place):
-            approvals.append(Approval(NONE, one.merge.name, why=why, known=True))
+            along = Approval(NONE, one.merge.name, why=why, known=True)
+            approvals.append(along._replace(begun=approval.begun, finished=approval.finished))
         else:
             seen = _is_seen(approval, one.merge, one.ours[-1])
             approval = held(approval._replace(end=one.merge.end), one.merge.what, seen=seen)
