@@ -204,7 +204,19 @@ def test_a_secret_of_any_shape_is_hidden_found_and_kept_out_of_files(shape: str)
     assert "S3cret-1" not in str(found)
 
 
-@pytest.mark.parametrize("mask", ["https://***@h.example", "https://h.example?api_key=***", "Authorization: ***"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "https://***@h.example",
+        "https://h.example?api_key=***",
+        "Authorization: ***",
+        "***",
+        "Bearer ***",
+        "call it with *** now",
+        '{"api_key": "(set)"}',
+        '[{"name": "x", "text": "***"}]',
+    ],
+)
 def test_a_mask_within_a_text_is_refused_in_a_file(mask: str) -> None:
     """An update would write it in place of the secret."""
     assert holds_secret(mask)
@@ -218,6 +230,7 @@ def test_a_mask_within_a_text_is_refused_in_a_file(mask: str) -> None:
         '{"max_tokens": 5, "stop_token": "x"}',
         "Never show the password: it is secret.",
         "a basic assistant of the bearer",
+        "***bold*** text, and ****",
         "{not JSON",
         "\n" * 100_000,
         "a=" * 50_000,
