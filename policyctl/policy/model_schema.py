@@ -20,6 +20,7 @@ from policyctl.policy.model_settings import (
     ANY_PROVIDER,
     HEADER,
     SECRETS,
+    SENT_AS,
     SET,
     SETTINGS,
     Setting,
@@ -28,6 +29,7 @@ from policyctl.policy.model_settings import (
     is_reference,
     is_secret,
     provider_key,
+    sent_key,
     snake_case,
     what_is_secret,
     without_secrets,
@@ -65,6 +67,8 @@ def _check_name(name: str) -> str:
 
 def _described(key: str, setting: Setting) -> Any:
     """The field of a setting: who uses it, as far as that is known, and that a secret is not written."""
+    if key in SENT_AS:
+        return Field(default=None, description=f"Another word for {SENT_AS[key]}, as which it is sent.")
     used = "every provider" if key in ANY_PROVIDER else " and ".join(setting.providers) or "no provider that is known"
     secret = " A secret, which must not be in a file: write app_id instead." if setting.is_secret else ""
     return Field(default=None, description=f"Used by {used}.{secret}")
@@ -169,16 +173,20 @@ def _coerced(data: Document) -> Document:
 
 
 def _respelled(config: Any) -> tuple[Any, dict[str, str], list[Finding]]:
-    """The settings in snake_case, how each respelled key was written, and a finding for each key written both ways."""
+    """The settings by the keys as which they are sent, how each respelled one was written, and a finding for each one that is
+    written in two ways."""
     if not isinstance(config, dict):
         return config, {}, []
-    spellings = {snake_case(key): key for key in config if isinstance(key, str) and key in ALIASES}
-    twice = [
-        Finding(("provider_config", key), "P109", f"{key} is written as {alias} too; keep one", "key")
-        for key, alias in spellings.items()
-        if key in config
-    ]
-    return {ALIASES.get(key, key): value for key, value in config.items()}, spellings, twice
+    spellings, twice, sent = dict[str, str](), list[Finding](), Document()
+    for key in sorted(config, key=lambda key: sent_key(key) != key):  # the key that is sent comes first
+        known = sent_key(key)
+        if known in sent:
+            message = f"{spellings.get(known, known)} is written as {key} too; keep one"
+            twice.append(Finding(("provider_config", key), "P109", message, "key"))
+        if known != key:
+            spellings[known] = key
+        sent[known] = config[key]
+    return {sent_key(key): sent[sent_key(key)] for key in config}, spellings, twice
 
 
 def _as_written(path: FieldPath, spellings: dict[str, str]) -> FieldPath:

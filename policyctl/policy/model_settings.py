@@ -122,8 +122,9 @@ DESTINATIONS = frozenset(
     "huggingface_base_url amzn_sagemaker_target_container_hostname snowflake_account".split()
 )
 
-# Where a live tenant's camelCase stands for two keys, the one that a provider uses.
-_SHARED = {
+# Where a live tenant's camelCase stands for two keys, the one that a provider uses. What a file calls by the other one is sent,
+# and so compared, as this one.
+SENT_AS = {
     "azure_deployment_name": "azure_inference_deployment_name",
     "azure_extra_params": "azure_inference_extra_params",
     "azure_foundry_url": "azure_inference_foundry_url",
@@ -134,7 +135,7 @@ _ODD_ALIASES = {
     "apiVersion": "azure_api_version",
     "azureApiVersion": "azure_inference_api_version",
     "awsServerSideEncryptionKMSKeyId": "aws_server_side_encryption_kms_key_id",
-    **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in _SHARED.items()},
+    **{f"azure{key.title().replace('_', '')[5:]}": shared for key, shared in SENT_AS.items()},
 }
 _NEXT_WORD = late_pattern("_([a-z])")
 _WORD_START = late_pattern(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -147,13 +148,19 @@ def _camel_case(key: str) -> str:
 # An alias for each key of several words, as the ADK has them; the odd ones have no mechanical alias beside them.
 ALIASES: dict[str, str] = _ODD_ALIASES | {
     _camel_case(key): key for key in SETTINGS if "_" in key and key != "api_key" and key not in _ODD_ALIASES.values()
-    and key not in _SHARED
+    and key not in SENT_AS
 }  # fmt: skip
 
 
 def snake_case(key: str) -> str:
     """The key as it is sent: by the table of aliases, and mechanically where the table does not have it."""
     return ALIASES.get(key) or _WORD_START.sub("_", key).lower() if not key.islower() else key
+
+
+def sent_key(key: str) -> str:
+    """The key as which a file's setting is sent: in snake_case, and one of those that share an alias."""
+    known = ALIASES.get(key, key)
+    return SENT_AS.get(known, known)
 
 
 def with_snake_case(config: Document) -> Document:
@@ -164,7 +171,7 @@ def with_snake_case(config: Document) -> Document:
 
 def alias_of(key: str) -> str | None:
     """The camelCase spelling of a key, as a live tenant answers; None where it has only one spelling."""
-    shared = _SHARED.get(key, key)
+    shared = SENT_AS.get(key, key)
     return next((alias for alias, known in ALIASES.items() if known == shared), None)
 
 
@@ -184,14 +191,11 @@ def comparable(config: Any) -> Document:
     """
     if not isinstance(config, dict):
         return {}
-    spelled = with_snake_case(config)
-    found: Document = {}
-    for key, value in spelled.items():
-        twin = _SHARED.get(key, key)
-        known = twin if spelled.get(twin, value) == value else key
-        if value is not None and key in SETTINGS:
-            found[known] = _compared(key, value)
-    return {key: value for key, value in found.items() if not (key in SECRETS and _is_empty(spelled.get(key)))}
+    return {
+        key: _compared(key, value)
+        for key, value in with_snake_case(config).items()
+        if key in SETTINGS and value is not None and not (key in SECRETS and _is_empty(value))
+    }
 
 
 def _compared(key: str, value: Any) -> Any:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from policyctl.errors import PolicyctlError
 from policyctl.plan.diff import FieldChange, contents
 from policyctl.plan.plan import document_to_write, equal, update
-from policyctl.policy.document import Document, without_nulls
+from policyctl.policy.document import Document, canonical_text, without_nulls
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_settings import ALIASES, SECRETS, SET, SETTINGS, alias_of, is_masked, snake_case
-from policyctl.policy.virtual_model import VirtualModel, addresses_in, masked_extras, normal_form
+from policyctl.policy.model_settings import ALIASES, SECRETS, SENT_AS, SET, SETTINGS, alias_of, is_masked, sent_key, snake_case
+from policyctl.policy.virtual_model import VirtualModel, addresses_in, masked_extras, normal_form, written_form
 from policyctl.report.format import describe_value, field_values
 from tests.virtual_models import camel_case, live_of
 
@@ -69,6 +69,21 @@ FILES: dict[str, tuple[Document, str, str]] = {
     "a key of no provider": ({"provider_config": {"custom_hots": "x"}}, "P101", "provider_config.custom_hots"),
     "a misspelled key": ({"provder_config": {}}, "P101", "provder_config"),
     "both spellings": ({"provider_config": {"customHost": "a", "custom_host": "b"}}, "P109", "provider_config.customHost"),
+    "two words for one key": (
+        {"provider_config": {"azure_foundry_url": "a", "azure_inference_foundry_url": "a"}},
+        "P109",
+        "provider_config.azure_foundry_url",
+    ),
+    "two words for one key, one of them in camelCase": (
+        {"provider_config": {"azureDeploymentName": "a", "azure_deployment_name": "b"}},
+        "P109",
+        "provider_config.azure_deployment_name",
+    ),
+    "a number in another word for a key": (
+        {"provider_config": {"azure_extra_params": 1}},
+        "P104",
+        "provider_config.azure_extra_params",
+    ),
     "a fraction": ({"provider_config": {"request_timeout": 1.5}}, "P104", "provider_config.request_timeout"),
     "a switch for text": (
         {"provider_config": {"mistral_fim_completion": False}},
@@ -344,6 +359,60 @@ def test_every_alias_is_one_key_and_no_secret_has_two_names() -> None:
     assert all(key in SETTINGS for key in ALIASES.values())
 
 
+LEAST: dict[str, tuple[Any, Any]] = {
+    "text": ("", "x"),
+    "number": (0, 1),
+    "switch": (False, True),
+    "texts": ([], ["x"]),
+    "mapping": ({}, {"x": {}}),
+    "mappings": ([], [{}]),
+}
+
+
+@pytest.mark.parametrize("key", sorted(SETTINGS.keys() - SECRETS))
+def test_a_setting_of_a_file_is_compared_as_what_is_written(key: str) -> None:
+    """Otherwise a change of it could be written that no plan shows, or be shown and not be written."""
+    pages: dict[str, Document] = {}
+    for spelling, value in product({key, alias_of(key) or key}, LEAST[SETTINGS[key].type]):
+        document = model_of(provider_config={spelling: value}).document
+        sent = without_provider(document_to_write(None, document))
+        assert written_form(document)["provider_config"] == sent
+        assert pages.setdefault(canonical_text(written_form(document)), sent) == sent
+        assert equal(model_of(provider_config={spelling: value}), live_of(camel_case(document)))
+    assert len(pages) == 2
+
+
+def without_provider(sent: Document) -> Document:
+    return {key: value for key, value in sent["provider_config"].items() if key != "provider"}
+
+
+@pytest.mark.parametrize(("word", "key"), SENT_AS.items())
+def test_what_a_file_calls_by_another_word_is_written_by_the_one_that_is_compared(word: str, key: str) -> None:
+    """A live tenant's camelCase stands for both. A row in snake_case that has the other one alone differs."""
+    for spelling in (word, key, alias_of(key) or key):
+        desired = model_of(name="azure-ai/m", provider_config={spelling: "x"})
+        assert without_provider(document_to_write(None, desired.document)) == {key: "x"}
+        for same in (key, alias_of(key) or key):
+            assert update(desired, live_of({"name": desired.name, "provider_config": {same: "x"}})) is None
+        live = live_of({"name": desired.name, "provider_config": {word: "x"}})
+        assert not equal(desired, live)
+        change = update(desired, live)
+        assert change is not None
+        assert change.after is not None
+        fields = {field.path: (field.before, field.after) for field in change.fields}
+        assert fields == {f"provider_config.{word}": ("x", None), f"provider_config.{key}": (None, "x")}
+        assert without_provider(document_to_write(live, change.after)) == {key: "x"}
+
+
+@pytest.mark.parametrize(("word", "key"), SENT_AS.items())
+@pytest.mark.parametrize("before", ["x", "y"])
+def test_a_row_with_both_words_for_a_key_differs_from_a_file_whatever_they_hold(word: str, key: str, before: str) -> None:
+    live = live_of({"name": "virtual-model/azure-ai/m", "provider_config": {word: before, key: "x"}})
+    change = update(model_of(name="azure-ai/m", provider_config={key: "x"}), live)
+    assert change is not None
+    assert change.fields == (FieldChange(f"provider_config.{word}", before, None),)
+
+
 texts = st.text("abc", min_size=1, max_size=3)
 values = {
     "text": texts,
@@ -354,7 +423,7 @@ values = {
     "mappings": st.just([{"a": "b"}]),
 }
 open_keys = sorted(SETTINGS.keys() - SECRETS)
-configs = st.lists(st.sampled_from(open_keys), max_size=4, unique=True).flatmap(
+configs = st.lists(st.sampled_from(open_keys), max_size=4, unique_by=sent_key).flatmap(
     lambda keys: st.fixed_dictionaries({key: values[SETTINGS[key].type] for key in keys})
 )
 files = st.fixed_dictionaries(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from policyctl.plan.plan import Desired
 from policyctl.policy.document import Policy, policy_from_file
 from policyctl.policy.model_schema import read_model
-from policyctl.policy.model_settings import ALIASES, SECRETS, SETTINGS, alias_of
+from policyctl.policy.model_settings import SECRETS, SETTINGS, alias_of, sent_key, snake_case
 from policyctl.policy.virtual_model import VirtualModel
 from tests.remote.model_tenant import CONNECTIONS
 from tests.strategies import json_values
@@ -38,7 +38,8 @@ def _settings(keys: Iterable[str], *, loose: bool) -> st.SearchStrategy[dict[str
         return st.tuples(st.sampled_from([key, alias_of(key) or key]), value)
 
     pairs = st.sampled_from(sorted(keys)).flatmap(one)
-    return st.lists(pairs, max_size=4, unique_by=lambda pair: ALIASES.get(pair[0], pair[0])).map(dict)
+    # A file has one word for each key that is sent; a row may have both words.
+    return st.lists(pairs, max_size=4, unique_by=lambda pair: (snake_case if loose else sent_key)(pair[0])).map(dict)
 
 
 def _optional(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
