@@ -18,7 +18,15 @@ from policyctl.load.environment import GatewayConnection
 from policyctl.load.urls import http_url_error, is_safe_for_secrets, origin
 from policyctl.policy.document import Document, model_names, revision_of, version_of
 from policyctl.policy.model_settings import provider_key
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, canonical_name, short_model, virtual_model
+from policyctl.policy.names import (
+    MODEL_PREFIX,
+    POLICY_PREFIX,
+    canonical_model,
+    canonical_name,
+    short_model,
+    target_policy,
+    virtual_model,
+)
 
 # The bases of the interfaces that are compatible with OpenAI's, up to where /chat/completions follows.
 _BASES = {
@@ -108,7 +116,7 @@ class RouteTable:
     def targets(self) -> frozenset[str]:
         """The models that policies target."""
         names = {name for document in self.policies.values() for name in model_names(document)}
-        models = {canonical_model(name) for name in names if canonical_name(name) not in self.policies}
+        models = {canonical_model(name) for name in names if target_policy(name) not in self.policies}
         return frozenset(model for model in models if not model.startswith(POLICY_PREFIX))
 
     @cached_property

@@ -38,6 +38,12 @@ def canonical_name(name: str) -> str:
     return name if name.startswith(POLICY_PREFIX) else POLICY_PREFIX + name
 
 
+def target_policy(name: str) -> str:
+    """The canonical name of the policy that a target may mean; empty for one that is plainly a model, whatever policies are
+    called."""
+    return "" if name.startswith(MODEL_PREFIX) else canonical_name(name)
+
+
 def bare_name(name: str) -> str:
     """The name without the platform's prefix.
 

@@ -35,6 +35,13 @@ def test_a_bare_name_may_be_another_policy() -> None:
     assert analyse(document(body_of("single", "inner")), {"virtual-policy/inner": INNER}).models == {A: 0.5, B: 0.5}
 
 
+def test_a_target_with_the_prefix_of_models_is_a_model_whatever_policies_are_called() -> None:
+    """Else a live policy of such a name would hide from every guard what a branch leads to."""
+    decoy = f"virtual-policy/{B}"
+    seen = analyse(document(body_of("single", B)), {decoy: {**document(body_of("single", A)), "name": decoy}})
+    assert (seen.models, dict(seen.tree.assumed)) == ({B: 1.0}, {})
+
+
 MISSING = KnownPolicies({}, whole=True)
 TWICE = KnownPolicies({}, whole=True, unclear={"virtual-policy/inner": "the remote has several policies of this name"})
 OTHER_HALF = body_of("loadbalance", "virtual-policy/inner", A)

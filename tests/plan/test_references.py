@@ -25,7 +25,7 @@ def group(*targets: Any) -> dict[str, Any]:
     return {"strategy": {"mode": "single"}, "targets": list(targets)}
 
 
-@pytest.mark.parametrize("name", [*sorted(MODELS), "other", "virtual-policy/other", "virtual-model/odd"])
+@pytest.mark.parametrize("name", [*sorted(MODELS), "other", "virtual-policy/other"])
 def test_a_known_model_or_policy_in_either_spelling_is_not_reported(name: str) -> None:
     assert list(unknown_targets(document(leaf(name), group(group(leaf(name)))), MODELS, POLICIES)) == []
 
@@ -37,6 +37,7 @@ def test_a_known_model_or_policy_in_either_spelling_is_not_reported(name: str) -
         ("virtual-model/zzz", r"no model \"virtual-model/zzz\" \(add it there first, or correct the name\)"),
         ("zzz", r"no model \"zzz\" \(add it there first, or correct the name\)"),
         ("virtual-policy/othr", "there is no policy .*did you mean virtual-policy/other"),
+        ("virtual-model/odd", "no model .*"),  # a live policy may be called so, and a target is plainly a model
         ("Virtual-Model/x/a", "no model .*did you mean virtual-model/x/a"),
     ],
 )
