@@ -496,8 +496,9 @@ class Elsewhere:
 
 
 class Arrival(NamedTuple):
-    """How a commit came into the checked-out branch: the commits up to the checked-out one that contain it, with itself, and
-    whether the step of the branch that brought it was for it alone: the merge of this commit, or the commit itself."""
+    """How a commit came into the checked-out branch: whether the step of the branch that brought it was for it alone, which is
+    the merge of this commit, or the commit itself. That may have come with a later one, so `since` are it and the commits up to
+    the checked-out one that contain it then."""
 
     since: tuple[str, ...]
     alone: bool
@@ -517,7 +518,9 @@ def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     step = next(iter(parents), "")
     while step and parents[step][0] in parents:
         step = parents[step][0]
-    return Arrival((commit, *parents), not step or parents[step][0] == commit or (step == end and commit in parents[step]))
+    if step and parents[step][0] != commit:
+        return Arrival((), alone=step == end and commit in parents[step])
+    return Arrival((commit, *parents), alone=True)
 
 
 def branch_at(top: Path | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from itertools import groupby, islice
 from pathlib import Path
 from threading import Lock
@@ -43,6 +44,7 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
 HIDDEN = "no comment shows what it changes"
+_SOON = timedelta(minutes=1)
 _LATER = "it was merged after the commit that is checked out"
 _TWIN = "another pull request of the same commit was merged, so it is not known which of them was read"
 _CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
@@ -221,8 +223,9 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     """Why a pull request was not merged for itself; empty if it was. What it changes then belongs to what it came along with.
 
     A service marks each pull request as merged whose commit is in the branch, however that came there, and whatever the rules
-    for merging it are. So the step of the branch that brought the commit must be a merge of just that commit, and no other pull
-    request may have been merged until then that contains it. What was squashed or rebased is in no branch."""
+    for merging it are. So the step of the branch that brought the commit must be the merge of just that commit. Without merge
+    commits no other pull request that contains it may have been merged until then, or soon after: GitLab notes each in its own
+    time. What was squashed or rebased is in no branch."""
     from policyctl.load.history import arrival  # imports subprocess
 
     try:
@@ -230,7 +233,7 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     except PolicyctlError as error:
         return str(error)
     others = (other.merge for other in found if other.merge.what.head in since and other.merge.what.head != one.merge.what.head)
-    along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when for other in others)
+    along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when + _SOON for other in others)
     return _CAME_ALONG if along or not alone else ""
 
 
