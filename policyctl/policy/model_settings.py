@@ -380,7 +380,6 @@ _WITHIN_TEXTS = tuple(
         r"\b(?:bearer|basic)\s+(?P<secret>(?=[^\s\"',;]*[\d=])[^\s\"',;]{8,})",
     )
 )
-_HIDDEN_PART = late_pattern(r"(?<![\w*])\*{3}(?![\w*])")  # not that of bold text
 _RANDOM = late_pattern(r"(?<![A-Za-z0-9])(?=[A-Za-z]{0,99}[0-9])(?=[0-9]{0,99}[A-Za-z])[A-Za-z0-9]{20,}[\w+/=.~-]*")
 _SUGGESTS = late_pattern(
     r"key|secret|token$|passw|credential|auth|header", re.IGNORECASE
@@ -447,13 +446,15 @@ def holds_secret(text: str) -> bool:
     """Whether a text of a file has a secret in it, or the mask of one, which must not be written as if it were one: a live
     secret is compared as its mask."""
     content = _json_in(text)
-    has_mask = _HIDDEN_PART.search(text) is not None or (content is not None and SET in text)
+    has_mask = HIDDEN in text or (content is not None and SET in text)
     return has_mask or bool(_spans(text)) or any(hidden_in(content, ()))
 
 
 def what_is_secret(text: str) -> str:
     """What of a text that holds a secret is secret, in words."""
-    return "a user or password in its URL" if _USERS.search(text) else "a secret in its text"
+    if _USERS.search(text):
+        return "a user or password in its URL"
+    return f"the mask of a secret ({HIDDEN}) in its text" if HIDDEN in text else "a secret in its text"
 
 
 def _differing(value: Any, shown: Any, path: FieldPath) -> Iterator[tuple[FieldPath, Any, Any]]:

@@ -668,8 +668,10 @@ def test_nothing_is_noted_as_applied_where_all_is_suspended(tenant: TenantOf) ->
     assert not tenant.forge.bodies[0].endswith(f"<!-- policyctl {APPLIED} -->\n")
 
 
-def test_merges_of_one_second_count_in_the_order_of_the_branch(tenant: TenantOf) -> None:
-    """A queue merges several at once, whatever their numbers are. What was planned before the settings changed is older."""
+@pytest.mark.parametrize("noted", [0, -1])
+def test_merges_count_in_the_order_of_the_branch(noted: int, tenant: TenantOf) -> None:
+    """A queue merges several at once, whatever their numbers are, and the service notes each in its own time: here the first
+    one in the same second, or later. What was planned before the settings changed is older."""
     folder = tenant.work.project.folder
     git(folder, "switch", "--quiet", "--create=settings")
     tenant.loosen()
@@ -681,7 +683,7 @@ def test_merges_of_one_second_count_in_the_order_of_the_branch(tenant: TenantOf)
     git(folder, "merge", "--quiet", "--no-ff", "--message=x", "settings")
     tenant.forge.commit = tenant.forge.head = git(folder, "rev-parse", "HEAD").strip()
     tenant.forge.merge(20)
-    tenant.forge.now -= 1
+    tenant.forge.now -= 1 + noted
     tenant.forge.merge(21, planned)
     ran = tenant.apply()
     assert (ran.code, tenant.live["p"]) == (4, "a")

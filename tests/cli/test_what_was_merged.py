@@ -185,13 +185,6 @@ def without_merge_commits_for_itself(main: Branch) -> None:
     main.merge(main.head, "--ff-only")
     main.note(5, fast=True)
     main.merge(main.later, "--ff-only")
-    main.forge.now += 60
-    main.note(7, fast=True)
-
-
-def without_merge_commits_and_noted_first(main: Branch) -> None:
-    main.merge(main.later, "--ff-only")
-    main.note(5, fast=True)
     main.note(7, fast=True)
 
 
@@ -238,7 +231,6 @@ CAME: dict[Callable[[Branch], None], bool] = {
     with_the_later((5,), (7,)): False,
     with_the_later((5,)): False,  # with a push
     without_merge_commits: False,
-    without_merge_commits_and_noted_first: False,
     of_the_same_commit: False,
     in_a_branch_that_is_pushed: False,
     for_itself: True,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import timedelta
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -44,7 +43,6 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
 HIDDEN = "no comment shows what it changes"
-_SOON = timedelta(minutes=1)
 _LATER = "it was merged after the commit that is checked out"
 _TWIN = "another pull request of the same commit was merged, so it is not known which of them was read"
 _CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
@@ -169,17 +167,12 @@ def _has_twin(one: Merged, found: Sequence[Merged]) -> bool:
 
 
 def _as_in_branch(found: Sequence[Merged], top: Path | None) -> list[Merged]:
-    """Merges, the newest first. A queue merges several in one second: those of one come in the order of the branch."""
+    """Merges in the order of the branch, the newest first: a queue merges several at once, and the service notes each in its
+    own time. What is not in the branch comes first: it was merged later."""
     from policyctl.load.history import branch_at  # imports subprocess
 
-    moments = Counter(one.merge.when for one in found)
-    if len(moments) == len(found):
-        return [*found]
-    places = {commit: number for number, commit in enumerate(branch_at(top))}
-    seconds = (
-        sorted(some, key=lambda one: places.get(one.merge.end, -1)) for _, some in groupby(found, lambda one: one.merge.when)
-    )
-    return [one for some in seconds for one in some]
+    places = {commit: number for number, commit in enumerate(branch_at(top))} if len(found) > 1 else {}
+    return sorted(found, key=lambda one: places.get(one.merge.end, -1))
 
 
 def _is_later(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
@@ -224,8 +217,8 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
 
     A service marks each pull request as merged whose commit is in the branch, however that came there, and whatever the rules
     for merging it are. So the step of the branch that brought the commit must be the merge of just that commit. Without merge
-    commits no other pull request that contains it may have been merged until then, or soon after: GitLab notes each in its own
-    time. What was squashed or rebased is in no branch."""
+    commits no other pull request that contains it may have been merged until then. What was squashed or rebased is in no
+    branch."""
     from policyctl.load.history import arrival  # imports subprocess
 
     try:
@@ -233,7 +226,7 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     except PolicyctlError as error:
         return str(error)
     others = (other.merge for other in found if other.merge.what.head in since and other.merge.what.head != one.merge.what.head)
-    along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when + _SOON for other in others)
+    along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when for other in others)
     return _CAME_ALONG if along or not alone else ""
 
 
