@@ -86,7 +86,7 @@ class History:
             return True
         if not merged:
             return commit in self._elsewhere.first_parents
-        return self._revision.repository.run("merge-base", "--is-ancestor", commit, self.commit).returncode == 0
+        return self._revision.repository.is_ancestor(commit, self.commit)
 
     @cached_property
     def _elsewhere(self) -> Elsewhere:
@@ -420,8 +420,7 @@ class Elsewhere:
         to by first parents."""
         if commit in self.first_parents:
             return ""
-        ran = self._repository.run("merge-base", "--is-ancestor", commit, "HEAD")
-        if ran.returncode == 0:
+        if self._repository.is_ancestor(commit):
             return " of a merged branch"
         held = self._repository.run("for-each-ref", "--count=1", f"--contains={commit}")
         return " of another branch" if held.stdout.strip() else " that is on no branch"
@@ -511,7 +510,8 @@ def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     repository = None if top is None else find_repository(top)
     if repository is None or repository.is_shallow:
         raise PolicyctlError(f"the history of the branch is not known here, which shows what was merged; {WHOLE_HISTORY}")
-    if not is_in_branch(top, commit, end):  # it was squashed or rebased, wherever else it is
+    known = FULL_ID.fullmatch(commit) and FULL_ID.fullmatch(end)
+    if not known or not repository.is_ancestor(commit, end):  # it was squashed or rebased, wherever else it is
         return Arrival((commit,), alone=True)
     listed = repository.output("rev-list", "--parents", "--topo-order", "--ancestry-path", f"{commit}..HEAD").decode()
     parents = {one: before for one, *before in map(str.split, listed.splitlines())}
@@ -529,13 +529,10 @@ def branch_at(top: Path | None) -> list[str]:
     return [] if repository is None else repository.output("rev-list", "--first-parent", "HEAD").decode().split()
 
 
-def is_in_branch(top: Path | None, commit: str, head: str = "HEAD") -> bool:
-    """Whether a commit is in the history of another one, the one that is checked out at the top of a repository if none is
-    given."""
+def is_in_branch(top: Path | None, commit: str) -> bool:
+    """Whether a commit is in the history of the one that is checked out at the top of a repository."""
     repository = None if top is None else find_repository(top)
-    if repository is None or not FULL_ID.fullmatch(commit) or not (head == "HEAD" or FULL_ID.fullmatch(head)):
-        return False
-    return repository.run("merge-base", "--is-ancestor", commit, head).returncode == 0
+    return repository is not None and FULL_ID.fullmatch(commit) is not None and repository.is_ancestor(commit)
 
 
 def _moved(old: str, new: str, folder: str) -> str | None:

@@ -96,6 +96,10 @@ class Repository:
         where = (f"--git-dir={self.git_folder}", f"--work-tree={self.top}", "--no-pager")
         return _run(self.top, (*_OVER, *where, *args), _INSTEAD, given)
 
+    def is_ancestor(self, commit: str, of: str = "HEAD") -> bool:
+        """Whether a commit is in the history of another one. One that is not here is in none."""
+        return self.run("merge-base", "--is-ancestor", commit, of).returncode == 0
+
     def of_objects(self, *args: str, given: bytes = b"") -> bytes:
         """The output of a git command that names objects by their full ids, and nothing else of the repository: what they hold
         never changes, so it is run once. Raises as `output`; an object that is missing may be there the next time."""
