@@ -52,6 +52,11 @@ class SettingsMarks(NamedTuple):
     access: str
     rules: str
 
+    @property
+    def digest(self) -> str:
+        """One hash of both."""
+        return digest([*self])
+
 
 WAY_KEYS = frozenset(("remote", "auth", "ca_file"))  # of how a remote is reached
 

@@ -48,7 +48,6 @@ from policyctl.plan.approval import (
     adds_up,
     begun_at,
     newest,
-    of_several,
     overrides_of,
     replaced,
     standing,
@@ -138,14 +137,14 @@ def _by_hand(subject: Subject, options: Options, console: Console, given: str, t
     found, applied, commit, not_head = _read(options, subject, by_hand=True)
     if not_head and not_head.either:
         raise StalePlan(not_head.why)
-    if settings != subject.settings:
+    if settings != subject.settings.digest:
         besides = _besides(subject, [], applied)
         if not _may_log_in(subject, found, applied):
             raise _new_access(subject, console, besides)
         if digest != NONE and not subject.shown(_since(applied), found):
             raise StalePlan(f"{_new_settings(subject, applied)}{besides}")
         if settings:
-            raise StalePlan(_OTHER_SETTINGS.format(settings=subject.settings))
+            raise StalePlan(_OTHER_SETTINGS.format(settings=subject.settings.digest))
     approval = Approval(digest)
     if text.strip():
         by = os.environ.get("GITHUB_ACTOR") or os.environ.get("GITLAB_USER_LOGIN") or ""
@@ -173,7 +172,7 @@ def _besides(subject: Subject, found: Sequence[Approval], applied: Approval | No
 
 def _new_access(subject: Subject, console: Console, besides: str) -> StalePlan:
     """What ends the run before anything logs in, which the summary shows too."""
-    why = f"{_NEW_ACCESS.format(settings=subject.settings)}{besides}"
+    why = f"{_NEW_ACCESS.format(settings=subject.settings.digest)}{besides}"
     write_stop_summary(why, console)
     return StalePlan(why)
 
@@ -182,7 +181,7 @@ def _new_settings(subject: Subject, applied: Approval | None) -> str:
     """That no approved plan shows a change of the settings, and how to go on."""
     since = _since(applied)
     where = "in policyctl.yaml" if since is None else f"policyctl plan --base {since} lists what changed"
-    return _NEW_SETTINGS.format(where=where, settings=subject.settings)
+    return _NEW_SETTINGS.format(where=where, settings=subject.settings.digest)
 
 
 def _merged(subject: Subject, options: Options, console: Console) -> tuple[Approval, list[str]]:
@@ -373,16 +372,15 @@ class Subject(ABC):
     def access(self) -> str:
         """How the remotes are reached now, as a hash."""
 
-    @property
-    def settings(self) -> str:
-        """All settings now, as one hash: how the remotes are reached, and the safety settings."""
-        return of_several(SettingsMarks(self.access(), self.rules)._asdict())
+    @cached_property
+    def settings(self) -> SettingsMarks:
+        """How the remotes are reached now, and the safety settings."""
+        return SettingsMarks(self.access(), self.rules)
 
     def shown(self, since: str | None, approvals: Sequence[Approval], *, way_only: bool = False) -> bool:
         """Whether approved plans showed each change of the settings since that commit; see `settings_shown`. With None that is
         since the first configuration."""
-        now = SettingsMarks(self.access(), self.rules)
-        return settings_shown(self._history, self._about, now, [since], approvals, way_only=way_only)
+        return settings_shown(self._history, self._about, self.settings, [since], approvals, way_only=way_only)
 
     def why_unknown(self, since: str | None) -> str:
         """Why it is not known how the settings changed since that commit; empty if it is."""
