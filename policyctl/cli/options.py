@@ -239,11 +239,6 @@ def complete_models(line: Line) -> Iterable[tuple[str, str]]:
     return _names_of(line, ("model",))
 
 
-def complete_among(values: Iterable[str]) -> Complete:
-    """One of fixed values."""
-    return _completion(lambda _: [(value, "") for value in values])
-
-
 def complete_help_words(topics: Iterable[str]) -> Complete:
     """A page of the manual or a command; after a group of commands one of these."""
 
