@@ -126,8 +126,8 @@ class _Pairing:
                 self._pair(waiting[key].pop(0), place, sure=sure is None or key in sure)
 
     def _match_groups(self) -> None:
-        """Match the groups that are left: each with the one that shares the most models, the first one of equals. It is the
-        same only if there is no other."""
+        """Match the groups that are left: each with the one that shares the most models, the first one of equals. That is sure
+        only for the last one on both sides."""
         before, after = self.sides
         left = [place for place in self.left if _model_of(before[place]) is None]
         right = [place for place in self.right if _model_of(after[place]) is None]

@@ -420,7 +420,7 @@ def _describe_case(
 def _case(one: Judgement, policies: Mapping[str, Document], declared: DeclaredModels) -> Case:
     """Raises NotKnown for a policy that cannot be followed, that leads to one, or to a model that is not known."""
     if one.name not in policies:
-        raise NotKnown(KnownPolicies.of(policies).why_not(one.name) or "there is no such policy")
+        raise NotKnown(KnownPolicies.of(policies).why_not(one.name) or "the policy does not exist")
     from policyctl.effect.analysis import analyse  # imports the effect engine
 
     after = analyse(policies[one.name], policies, declared)
