@@ -224,7 +224,7 @@ def _read(
     options: Options, subject: Subject, *, by_hand: bool = False
 ) -> tuple[list[Approval], Approval | None, str, NotHead | None]:
     """The waiting approvals, the newest first; the last one that was applied; the commit of this run; and why none of them
-    counts, or None. What a person approved `by_hand` is used once in this way: the files may become again what they were."""
+    counts, or None."""
     with open_forge(os.environ) as forge:
         if forge is None:
             return [], None, "", NotHead("without a token no approval can be read; start this by hand with the plan's digest")
@@ -235,7 +235,7 @@ def _read(
             if not by_hand:
                 raise
             unread = NotHead(str(error))
-        not_head = why_not_head(forge, place.directory, place.referred, exactly=by_hand)
+        not_head = why_not_head(forge, place.directory, place.referred, by_hand=by_hand)
         return found, applied, forge.commit, not_head or unread
 
 

@@ -270,14 +270,15 @@ class NotHead(NamedTuple):
     either: bool = False
 
 
-def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *, exactly: bool = False) -> NotHead | None:
-    """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or, if not `exactly` that
-    is asked for, when later commits together change nothing in the directory, and none of the files that are `referred` to
-    (paths from the repository's top).
+def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *, by_hand: bool = False) -> NotHead | None:
+    """Why approvals do not count for the checked-out commit; None when it is the head of the branch, or when later commits
+    together change nothing in the directory, and none of the files that are `referred` to (paths from the repository's top).
+    What a person gives `by_hand` counts at the very head, in the first attempt of a run: the files may become again what they
+    were, and others may start the run again.
 
     Call it after `waiting_merges`: then all of those are in this commit. See manual/architecture.md, safety rule 12.
     """
-    if exactly and forge.again:
+    if by_hand and forge.again:
         return NotHead("what a person gives by hand counts once, and this run was started again; start a new one", either=True)
     if forge.branch is None:
         return NotHead("this run is not for a branch, so nothing is approved for it; start it by hand with the plan's digest")
@@ -289,7 +290,7 @@ def why_not_head(forge: Forge, directory: str, referred: Collection[str] = (), *
             "give the token the permission to read the repository",
             either=True,
         )
-    if head and (head == forge.commit or (not exactly and _is_the_same_for(directory, referred, forge, head))):
+    if head and (head == forge.commit or (not by_hand and _is_the_same_for(directory, referred, forge, head))):
         return None
     return NotHead(
         f"{forge.branch} has moved on to {head[:12] or 'another commit'}, and this run is for {forge.commit[:12]}: nothing is "
