@@ -27,12 +27,12 @@ from policyctl.policy.findings import did_you_mean
 from policyctl.policy.live import LivePolicy, LiveRows
 from policyctl.policy.names import (
     POLICY_PREFIX,
+    canonical,
     canonical_model,
     canonical_name,
     matching_models,
     model_names_in,
     short_model,
-    target_policy,
 )
 from policyctl.reconcile.observe import find_those, look_up, observe
 from policyctl.remote.protocol import Reader
@@ -247,7 +247,7 @@ def models_of(subjects: PolicySet) -> tuple[str, ...]:
     """Every model that the policies name, even if it is never called, and those of the policies that they target."""
     found: dict[str, None] = {}
     for policy in subjects.policies:
-        named = (name for name in model_names(policy.document) if target_policy(name) not in subjects.known)
+        named = (name for name in model_names(policy.document) if canonical(name) not in subjects.known)
         found.update(dict.fromkeys(map(canonical_model, named)))
         with suppress(NotKnown):  # shown in the view of that policy
             found.update(dict.fromkeys(tree_if_known(policy.document, subjects.known).models))

@@ -37,7 +37,7 @@ from policyctl.effect.gateway import (
 )
 from policyctl.errors import NotKnown
 from policyctl.policy.document import Document, model_names
-from policyctl.policy.names import POLICY_PREFIX, canonical_model, canonical_name, short_model, target_policy
+from policyctl.policy.names import POLICY_PREFIX, canonical, canonical_model, canonical_name, short_model
 from policyctl.policy.schema import MAX_TARGETS
 
 USUAL_TYPE = "chat"  # the platform's default for a model without a type
@@ -423,7 +423,7 @@ class _Reader:
     def _leaf(self, target: Any, retry: RetryRule, path: TargetPath, own: bool) -> Node:
         model = target.get("model_name", "")
         model = model if isinstance(model, str) else str(model)
-        name = target_policy(model)
+        name = canonical(model)
         there = bool(self.policies) and name in self.policies
         if not there and not model.startswith(POLICY_PREFIX) and name not in self.policies.unclear:
             return self._ask(canonical_model(model), retry, path if own else (), known=True)

@@ -23,12 +23,12 @@ from policyctl.errors import NotKnown
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.names import (
     POLICY_PREFIX,
+    canonical,
     canonical_model,
     canonical_name,
     matches,
     matching_models,
     short_names,
-    target_policy,
 )
 
 _GONE = 404  # what a model answers that is not there any more
@@ -77,7 +77,7 @@ def names_in(documents: Iterable[Document], policies: Collection[str], models: I
 
 
 def _is_policy(name: str, policies: Collection[str]) -> bool:
-    return name.startswith(POLICY_PREFIX) or target_policy(name) in policies
+    return name.startswith(POLICY_PREFIX) or canonical(name) in policies
 
 
 class Uses:

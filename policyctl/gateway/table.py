@@ -19,12 +19,10 @@ from policyctl.load.urls import http_url_error, is_safe_for_secrets, origin
 from policyctl.policy.document import Document, model_names, revision_of, version_of
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import (
-    MODEL_PREFIX,
     POLICY_PREFIX,
+    canonical,
     canonical_model,
-    canonical_name,
     short_model,
-    target_policy,
     virtual_model,
 )
 
@@ -116,7 +114,7 @@ class RouteTable:
     def targets(self) -> frozenset[str]:
         """The models that policies target."""
         names = {name for document in self.policies.values() for name in model_names(document)}
-        models = {canonical_model(name) for name in names if target_policy(name) not in self.policies}
+        models = {canonical_model(name) for name in names if canonical(name) not in self.policies}
         return frozenset(model for model in models if not model.startswith(POLICY_PREFIX))
 
     @cached_property
@@ -134,7 +132,7 @@ class RouteTable:
 
         Raises NotKnown for a policy that this gateway cannot run.
         """
-        name = model if model.startswith(MODEL_PREFIX) else canonical_name(model)
+        name = canonical(model)
         found = self._routes.get(name)
         if found is None and (found := self._find(name, model)) is not None:
             self._routes[name] = found

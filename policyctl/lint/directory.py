@@ -36,7 +36,6 @@ from policyctl.policy.names import (
     matches,
     provider_of,
     short_model,
-    target_policy,
     virtual_model,
 )
 from policyctl.rules import DEEP_CODES, DEFAULT_CODES, LINT_CODES, REFERENCE_CODES, RULES, finding, guess_rule, severity_of
@@ -86,7 +85,7 @@ def check_references(
             if name not in policies and speaks_for(name):
                 guess = _guess(name, POLICY_PREFIX, policies)
                 yield finding(path, "P451", f"no file here declares the policy {name}{guess}")
-        elif models and provider_of(name) and canonical_model(name) not in models and target_policy(name) not in policies:
+        elif models and provider_of(name) and canonical_model(name) not in models and canonical(name) not in policies:
             guess = _guess(name, MODEL_PREFIX, models)
             if guess or provider_of(name) in _providers(models):
                 yield finding(path, "P452", f"{name} is none of the virtual models that the files here declare{guess}")
@@ -128,7 +127,7 @@ def check_types(document: Document, policies: Mapping[str, Document], declared: 
     try:
         tree = read_tree(document, policies, declared)
         for path, name in named_targets(document) if tree.unfit else ():
-            if inner := policies.get(target_policy(name)):
+            if inner := policies.get(canonical(name)):
                 kind = read_tree(inner, policies, declared).takes
                 what = f"{bare_name(name)} takes {kind} requests" if kind not in (None, tree.takes) else ""
             else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from policyctl.effect.tree import KnownPolicies
 from policyctl.policy.document import Document, Policy, digest, references
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical_model, model_spelling, target_policy
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, canonical_model, model_spelling
 
 if TYPE_CHECKING:
     from policyctl.plan.plan import Change
@@ -146,11 +146,11 @@ def unknown_targets(
     """
     known = _canonical(models)
     for path, name in named_targets(document):
-        canonical = target_policy(name)
-        if canonical in policies or canonical_model(name) in known:
+        policy = canonical(name)
+        if policy in policies or canonical_model(name) in known:
             continue
         if name.startswith(POLICY_PREFIX):
-            if not elsewhere(canonical):
+            if not elsewhere(policy):
                 yield Finding(
                     path, "P204", f"there is no policy {format_path(name)}{_suggestion(name, policies, POLICY_PREFIX)}"
                 )
@@ -182,7 +182,7 @@ def only_declared(
     users: defaultdict[str, dict[str, None]] = defaultdict(dict)
     for user, document in documents.items() if missing else ():
         for _, name in named_targets(document):
-            if canonical_model(name) in missing and target_policy(name) not in policies:
+            if canonical_model(name) in missing and canonical(name) not in policies:
                 users[canonical_model(name)][user] = None
     for model, names in sorted(users.items()):
         who = next(iter(names)) if len(names) == 1 else f"{len(names):,} policies"
@@ -207,7 +207,7 @@ def remote_spelling(policy: Policy, models: frozenset[str], policies: Collection
     """
 
     def spell(name: str) -> str:
-        return name if target_policy(name) in policies else model_spelling(name, models, policies, virtual=virtual)
+        return name if canonical(name) in policies else model_spelling(name, models, policies, virtual=virtual)
 
     document = {**policy.document, "policy": _with_models(policy.document["policy"], spell)}
     return policy if document == policy.document else Policy(policy.name, document, policy.file, policy.index)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
-from policyctl.policy.names import canonical_name, target_policy
+from policyctl.policy.names import MODEL_PREFIX, canonical_name
 
 Document = dict[str, Any]
 
@@ -102,7 +102,7 @@ def version_of(document: Document) -> str:
 
 def references(document: Document) -> frozenset[str]:
     """The canonical names that a policy's targets may mean: every target that is not plainly a model."""
-    return frozenset(filter(None, map(target_policy, model_names(document))))
+    return frozenset(canonical_name(name) for name in model_names(document) if not name.startswith(MODEL_PREFIX))
 
 
 def model_names(document: Document) -> Iterator[str]:

@@ -38,12 +38,6 @@ def canonical_name(name: str) -> str:
     return name if name.startswith(POLICY_PREFIX) else POLICY_PREFIX + name
 
 
-def target_policy(name: str) -> str:
-    """The canonical name of the policy that a target may mean; empty for one that is plainly a model, whatever policies are
-    called."""
-    return "" if name.startswith(MODEL_PREFIX) else canonical_name(name)
-
-
 def bare_name(name: str) -> str:
     """The name without the platform's prefix.
 
@@ -152,7 +146,8 @@ def both_spellings(name: str) -> tuple[str, str]:
 
 
 def canonical(name: str) -> str:
-    """The canonical name of what people call so: a virtual model where the prefix shows it, else a policy."""
+    """The canonical name of what people, or a target, call so: a virtual model where the prefix shows it, whatever policies are
+    called, else a policy."""
     return name if kind_of(name) == "model" else canonical_name(name)
 
 

@@ -31,7 +31,7 @@ from policyctl.errors import NotKnown
 from policyctl.plan.effects import weight_of
 from policyctl.policy.document import Document
 from policyctl.policy.memo import Memo
-from policyctl.policy.names import canonical_model, provider_of, short_model, target_policy
+from policyctl.policy.names import canonical, canonical_model, provider_of, short_model
 from policyctl.report.format import escape, name_text, position_name, shortened
 
 _MOST_ROWS = 8  # of an effect, unless it is wanted whole
@@ -307,7 +307,7 @@ class _Chart:
                 yield from self._asked(str(target.get("model_name", "")), key, share)
 
     def _asked(self, name: str, key: str, share: float) -> Iterator[Box | Arrow]:
-        known = self.policies.get(target_policy(name)) or self.models.get(canonical_model(name))
+        known = self.policies.get(canonical(name)) or self.models.get(canonical_model(name))
         if known is None:
             known = self.models[canonical_model(name)] = f"m{len(self.models)}"
             yield Box(known, "model", (model(name),))
