@@ -19,11 +19,12 @@ from policyctl.load.write import policy_text
 from policyctl.load.yaml import read_yaml
 from policyctl.policy.document import Policy, canonical_text, normal_form, policy_from_file
 from policyctl.policy.live import LivePolicy, read_row
+from policyctl.policy.names import is_visible
 from tests.strategies import documents, hostile, loose_documents, weights
 
 INPUT = Path(__file__).parent / "written"
 
-models = hostile.map(lambda text: " ".join("".join(filter(str.isprintable, text)).split())).filter(bool)
+models = hostile.map(lambda text: " ".join("".join(filter(is_visible, text)).split())).filter(bool)
 
 
 def read(text: str) -> Policy:
