@@ -1,4 +1,4 @@
-"""The command line: one command, one file, one function of plain values that returns an exit code."""
+"""The command line: one command, one function of plain values that returns an exit code."""
 
 import gc
 

@@ -58,6 +58,7 @@ MODULES = {
     **dict.fromkeys(("completion", "help", "rules", "schema"), "reference"),
     "diff": "plan",
     "env": "environments",
+    "gateway": "serve",
     "policy": "main",
     "runs": "history",
     "show": "plan",

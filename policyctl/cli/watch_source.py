@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from policyctl.ci.forge import Forge
     from policyctl.load.environment import Environment
     from policyctl.load.git.revision import Revision
-    from policyctl.load.settings_history import SettingsHistory
+    from policyctl.load.past import SettingsHistory
     from policyctl.plan.safety import Review
 
 _SUFFIXES = (".yaml", ".yml", ".json", ".csv")
@@ -173,7 +173,7 @@ class DirectorySource:
 
     def open(self, revision: str) -> Opened:
         from policyctl.load.git.checkout import checked_out, default_branch
-        from policyctl.load.settings_history import SettingsHistory
+        from policyctl.load.past import SettingsHistory
 
         for _ in range(_TRIES):
             fleet = open_fleet(self._options, self._chosen, tests=True, marks=True)
@@ -305,8 +305,7 @@ class MirrorSource:
         """As `WatchSource.open`, for some of the policies."""
         from policyctl.load.base_config import config_at, held_at, in_checkout
         from policyctl.load.git.revision import Revision
-        from policyctl.load.past import files_at
-        from policyctl.load.settings_history import SettingsHistory
+        from policyctl.load.past import SettingsHistory, files_at
 
         then = Revision(self._options.dir, revision)
         config = config_at(then)

@@ -1,4 +1,4 @@
-"""Connections to models over HTTP/1.1, and one request on them and its answer.
+"""Connections to models over HTTP/1.1, one request on them and its answer, and work beside the event loop that may wait long.
 
 A request has a connection for itself, and gives it back once its answer has come whole.
 
@@ -12,16 +12,16 @@ import asyncio
 import os
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 
 import aiohappyeyeballs
 import httptools
-
-from policyctl.gateway.apart import Apart
 
 CONNECT_SECONDS = 10  # as long as the recorded gateway waits for a connection
 IDLE_SECONDS = 4.0  # before an idle connection is closed: Node and uvicorn close theirs after 5, others later
@@ -471,3 +471,35 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return type(error).__name__
+
+
+Found = TypeVar("Found")
+
+
+class Apart:
+    """Does what may wait long in threads of its own, which do not keep the program from ending. `worked` are the seconds that a
+    processor was busy with it: a remote that was waited for is looked at as soon as any other."""
+
+    def __init__(self) -> None:
+        self.worked = 0.0
+
+    async def __call__(self, work: Callable[[], Found]) -> Found:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Found] = loop.create_future()
+
+        def give(put: Callable[[Any], None], what: Any) -> None:
+            if not done.cancelled():
+                put(what)
+
+        def run() -> None:
+            end: tuple[Callable[[Any], None], Any]
+            try:
+                end = done.set_result, work()
+            except BaseException as error:  # noqa: BLE001 - it is for what waits
+                end = done.set_exception, error
+            self.worked += time.thread_time()
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(give, *end)
+
+        threading.Thread(target=run, daemon=True).start()
+        return await done

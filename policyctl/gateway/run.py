@@ -19,9 +19,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from policyctl.errors import InvalidInput, PolicyctlError
-from policyctl.gateway.apart import Apart
 from policyctl.gateway.app import CLIENT_LEFT, CallerKeys, Follow, GatewayApp
 from policyctl.gateway.observed import LibraryEvents
+from policyctl.gateway.pool import Apart
 from policyctl.gateway.table import RouteTable
 
 HEAD_BYTES, HEAD_SECONDS = 64 * 1024, 30  # of a request's line and headers

@@ -8,7 +8,7 @@ import pytest
 from policyctl.errors import PolicyctlError
 from policyctl.load.base_config import access_now
 from policyctl.load.discovery import find_config, load_config
-from policyctl.load.settings_history import SettingsHistory
+from policyctl.load.past import SettingsHistory
 from policyctl.plan.approval import SettingsMarks, SettingsStep
 from tests.conftest import Project
 from tests.git_repo import commit, git

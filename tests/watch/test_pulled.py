@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from policyctl.ci.starter_files import deployment
-from policyctl.cli.gateway import GatewayOptions, PolicySource
 from policyctl.cli.options import Options
+from policyctl.cli.serve import GatewayOptions, PolicySource
 from policyctl.gateway.observed import Metrics
 from policyctl.gateway.run import begin
 from tests.conftest import Policyctl, Project

@@ -58,7 +58,7 @@ from policyctl.plan.settings import Override
 from policyctl.report.format import count
 
 if TYPE_CHECKING:
-    from policyctl.load.settings_history import SettingsHistory
+    from policyctl.load.past import SettingsHistory
     from policyctl.plan.fleet import EnvironmentResult, FleetResult
 
 APPROVED_EPILOG = """\b
@@ -388,7 +388,7 @@ class Subject(ABC):
 
     @cached_property
     def _history(self) -> SettingsHistory:
-        from policyctl.load.settings_history import SettingsHistory  # imports subprocess
+        from policyctl.load.past import SettingsHistory  # imports subprocess
 
         return SettingsHistory(self._options.dir, "HEAD", self._config)
 

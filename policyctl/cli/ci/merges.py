@@ -32,7 +32,7 @@ from policyctl.report.format import count
 
 if TYPE_CHECKING:
     from policyctl.load.environment import EnvironmentFilter
-    from policyctl.load.settings_history import SettingsHistory
+    from policyctl.load.past import SettingsHistory
 
 REPLACED = "Replaced by what was merged later."
 _ENDED = {True: "wrote all of it", False: "did not finish"}
