@@ -62,6 +62,7 @@ MODULES = {
     "policy": "main",
     "runs": "history",
     "show": "plan",
+    "worker": "queue",
 }
 
 EPILOG = """\b

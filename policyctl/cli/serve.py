@@ -86,9 +86,9 @@ def serve(options: Options, **given: Any) -> int:
     settings = ServeOptions(**given)
     if missing := [name for name in _SERVE_NEEDS if find_spec(name) is None]:
         raise PolicyctlError(f"serve needs {' and '.join(missing)}; install it with: pip install 'policyctl[server]'")
+    from policyctl.server.api import Service, Variant
     from policyctl.server.app import JsonLog, listen, make_app, run, url_of
     from policyctl.server.login import TokenIssuer
-    from policyctl.server.service import Service, Variant
 
     secret = None if settings.token_from is None else _secret(settings.token_from)
     if secret is None and not is_loopback_host(settings.host):

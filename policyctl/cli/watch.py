@@ -39,7 +39,7 @@ from policyctl.watch.trace import Span, no_span, spans
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
-    from policyctl.cli.watch_queue import Lead
+    from policyctl.cli.queue import Lead
     from policyctl.cli.watch_source import WatchSource
     from policyctl.cli.watch_work import EnvironmentWork
     from policyctl.reconcile.audit import Audit
@@ -162,7 +162,7 @@ def watch(
     with ExitStack() as held:
         held.enter_context(_only_one(folder))
         if place == "queue":
-            from policyctl.cli.watch_queue import leading  # needs the extra
+            from policyctl.cli.queue import leading  # needs the extra
 
             watched = " ".join(map(str, (source or "", ref, options.dir, chosen)))
             if (lead := held.enter_context(leading(watched, given, console, once=once))) is None:
@@ -210,7 +210,7 @@ def _work(lead: Lead | None, *args: Any) -> EnvironmentWork:
 
     if lead is None:
         return EnvironmentWork(*args)
-    from policyctl.cli.watch_queue import QueueWork
+    from policyctl.cli.queue import QueueWork
 
     return QueueWork(lead, *args)
 

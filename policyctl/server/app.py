@@ -35,8 +35,19 @@ from policyctl import __version__
 from policyctl.errors import Conflict, LostAnswer, Moved, NotFound, PolicyctlError, where_raised
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.server import documents, login, policies
-from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service
-from policyctl.server.shapes import Fault, Health, Invalid, QuotaFault, Shape
+from policyctl.server.api import (
+    ApiRequest,
+    ApiResponse,
+    Fault,
+    Health,
+    HttpError,
+    Invalid,
+    Operation,
+    PathItem,
+    QuotaFault,
+    Service,
+    Shape,
+)
 
 
 class Log(Protocol):

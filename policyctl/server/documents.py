@@ -20,10 +20,10 @@ from policyctl.errors import NotFound
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import masked
 from policyctl.remote.store import DocumentTable
-from policyctl.server.login import TENANT
-from policyctl.server.service import ApiRequest, ApiResponse, HttpError, Operation, PathItem, Service, decided, read_json
-from policyctl.server.shapes import (
+from policyctl.server.api import (
     AgentEnvironment,
+    ApiRequest,
+    ApiResponse,
     Bindings,
     Configuration,
     ConfigurationRow,
@@ -33,12 +33,19 @@ from policyctl.server.shapes import (
     DocumentRow,
     DocumentUpdate,
     EnteredCredentials,
+    HttpError,
     NewConfiguration,
     NewConnection,
     NewDocument,
     NewWorkspace,
+    Operation,
+    PathItem,
+    Service,
     WorkspaceRow,
+    decided,
+    read_json,
 )
+from policyctl.server.login import TENANT
 
 ENVIRONMENTS = ("draft", "live")
 CONNECTIONS_ON_A_PAGE = 50

@@ -19,18 +19,23 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from policyctl.server.service import (
+from policyctl.server.api import (
+    AccountToken,
     ApiRequest,
     ApiResponse,
     Handler,
     HttpError,
+    IamToken,
+    KeyLogin,
     Operation,
     PathItem,
     Service,
+    Shape,
+    Tenant,
+    UserLogin,
     read_form,
     read_json,
 )
-from policyctl.server.shapes import AccountToken, IamToken, KeyLogin, Shape, Tenant, UserLogin
 
 TOKEN_SECONDS = 3600  # as long as an IBM Cloud IAM token lasts
 

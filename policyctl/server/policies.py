@@ -12,19 +12,10 @@ from policyctl.policy.model_settings import provider_key, with_camel_case, with_
 from policyctl.policy.names import canonical_model, canonical_name
 from policyctl.remote.protocol import SECRETS_SHOWN
 from policyctl.remote.store import QuotaReached
-from policyctl.server.service import (
+from policyctl.server.api import (
     ApiRequest,
     ApiResponse,
     HttpError,
-    Operation,
-    PathItem,
-    Service,
-    decided,
-    expected_version,
-    read_json,
-    with_etag,
-)
-from policyctl.server.shapes import (
     ModelEntries,
     ModelQuestion,
     ModelReport,
@@ -33,11 +24,18 @@ from policyctl.server.shapes import (
     ModelUpdate,
     NewModel,
     NewPolicy,
+    Operation,
+    PathItem,
     PolicyRow,
     PolicyUpdate,
     SelectionPatch,
     SelectionSettings,
+    Service,
     WarningText,
+    decided,
+    expected_version,
+    read_json,
+    with_etag,
 )
 
 FILTERS = ("name", "display_name", "id")

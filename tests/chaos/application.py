@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from policyctl.remote.sqlite import SqliteRemote
+from policyctl.server.api import Service
 from policyctl.server.app import Log, make_app
 from policyctl.server.login import TokenIssuer
-from policyctl.server.service import Service
 from tests.chaos.messages import Answer, Request, Upstream
 
 

@@ -18,7 +18,7 @@ from policyctl.reconcile.observe import verify
 from policyctl.reconcile.plan import plan_directory
 from policyctl.remote.orchestrate import OrchestrateRemote
 from policyctl.remote.protocol import Backoff
-from policyctl.server.service import Variant
+from policyctl.server.api import Variant
 from tests.conftest import Policyctl, Project
 from tests.examples import examples
 from tests.reconcile.model_tenants import tenants

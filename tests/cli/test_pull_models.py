@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from policyctl.cli.main import run as run_main
 from policyctl.policy.document import Document
 from policyctl.policy.model_settings import SECRETS
-from policyctl.server.service import Variant
+from policyctl.server.api import Variant
 from tests.conftest import Policyctl, Project, Ran, files_of
 from tests.examples import examples
 from tests.patience import LONGEST

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
-from policyctl.server.service import Variant
+from policyctl.server.api import Variant
 from tests.server.serving import inside
 
 RECORDINGS = json.loads(Path(__file__).with_name("recordings.json").read_text("utf-8"))

@@ -19,9 +19,9 @@ import httpx
 import uvicorn
 
 from policyctl.remote.sqlite import SqliteRemote
+from policyctl.server.api import Service, Variant
 from policyctl.server.app import configure, listen, make_app, url_of
 from policyctl.server.login import TokenIssuer
-from policyctl.server.service import Service, Variant
 from tests.patience import LONGEST
 
 HOST = "http://127.0.0.1"

@@ -19,9 +19,9 @@ from policyctl.errors import LostAnswer
 from policyctl.load.urls import is_loopback_host
 from policyctl.policy.document import Document
 from policyctl.remote.sqlite import SqliteRemote
+from policyctl.server.api import Service
 from policyctl.server.app import BODY_BYTES, LOGIN_BYTES, JsonLog, make_app
 from policyctl.server.login import TokenIssuer
-from policyctl.server.service import Service
 from tests.patience import LONGEST
 from tests.remote.http_helpers import document
 from tests.server.serving import HOST, Events, Inside, inside

@@ -15,9 +15,9 @@ import pytest
 
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server import app, login
+from policyctl.server.api import PathItem
 from policyctl.server.app import HEALTH, PREFIXES, RESOURCES
 from policyctl.server.login import TokenIssuer
-from policyctl.server.service import PathItem
 from tests.server.serving import Inside, inside
 
 SECRET = "s3cret-of-the-server"

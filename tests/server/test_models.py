@@ -15,9 +15,9 @@ import pytest
 from policyctl.remote.open import open_store
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 from policyctl.remote.store import ModelTable
+from policyctl.server.api import Service, Variant
 from policyctl.server.app import make_app
 from policyctl.server.login import TokenIssuer
-from policyctl.server.service import Service, Variant
 from tests.server.serving import HOST, Events, InProcess, Inside, inside
 
 NAME = "virtual-model/google/gemini"

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from policyctl.server.api import PathItem
 from policyctl.server.app import HEALTH, LOGINS, RESOURCES, description
-from policyctl.server.service import PathItem
 from tests.server.serving import Inside
 
 GARBAGE = {

@@ -96,7 +96,7 @@ import signal
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.server.app import listen, make_app, run
 from policyctl.server.login import TokenIssuer
-from policyctl.server.service import Service, Variant
+from policyctl.server.api import Service, Variant
 from pathlib import Path
 
 def log(level, event, **fields):

@@ -19,9 +19,9 @@ from policyctl.cli import fleet as cli_fleet
 from policyctl.cli.console import Console
 from policyctl.cli.fleet import Fleet, open_fleet
 from policyctl.cli.options import Options
+from policyctl.cli.queue import JobHandler
 from policyctl.cli.session import Session, open_config
 from policyctl.cli.watch_source import MirrorSource
-from policyctl.cli.worker import JobHandler
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.environment import EVERY
 from policyctl.load.source import state_folder
@@ -302,7 +302,7 @@ def test_a_job_that_is_begun_again_does_not_claim_that_nothing_was_written(datab
 
 @pytest.mark.usefixtures("fleet")
 def test_a_remote_that_another_one_writes_to_is_done_later(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("policyctl.cli.worker._LOCK_SECONDS", 0.0)
+    monkeypatch.setattr("policyctl.cli.queue._LOCK_SECONDS", 0.0)
     queue = JobQueue(database)
     config = open_config(Options())
     identity = remote_identity(config.environments["t-1"].remote, "t-1")
