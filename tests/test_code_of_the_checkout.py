@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyctl.ci.starter_files import SERVICES, ServiceName, workflows
+from policyctl.cli.init import SERVICES, ServiceName, workflows
 from tests.cli.forges import forge_of
 from tests.git_repo import commit, git
 from tests.workflow_runner import Runner

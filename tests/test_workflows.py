@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyctl.ci.starter_files import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
+from policyctl.cli.init import PLACEHOLDER, SERVICES, ServiceName, installable, workflows
 from policyctl.remote.sqlite import SqliteRemote
 from tests import workflow_runner
 from tests.cli.forges import Forge, forge_of

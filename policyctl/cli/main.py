@@ -60,6 +60,7 @@ MODULES = {
     "env": "environments",
     "gateway": "serve",
     "policy": "main",
+    "pull": "init",
     "runs": "history",
     "show": "plan",
     "worker": "queue",

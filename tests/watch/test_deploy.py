@@ -16,7 +16,7 @@ import pytest
 import yaml
 from click import Context
 
-from policyctl.ci.starter_files import DEPLOYS, deployment
+from policyctl.cli.init import DEPLOYS, deployment
 from policyctl.cli.main import policyctl as policyctl_commands
 from policyctl.gateway.observed import FAMILIES
 from policyctl.remote.hosts import HostTally

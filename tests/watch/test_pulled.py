@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from policyctl.ci.starter_files import deployment
+from policyctl.cli.init import deployment
 from policyctl.cli.options import Options
 from policyctl.cli.serve import GatewayOptions, PolicySource
 from policyctl.gateway.observed import Metrics
