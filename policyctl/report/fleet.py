@@ -394,10 +394,9 @@ def changes_of(kinds: Sequence[PlanKind]) -> list[tuple[Item, Review]]:
 
 
 def _key(item: Item) -> str:
-    """What a change replaces and writes, or how a policy is affected."""
-    change = item.change
-    documents = (item.before, item.after) if change is None else (change.before, change.after)
-    return canonical_text([item.action, item.name, *documents, *item.through])
+    """All that a change replaces and writes, whatever the row is called, or how a policy is affected."""
+    about = [item.before, item.after] if item.change is None else item.change._replace(id=None).content
+    return canonical_text([item.action, item.name, about, *item.through])
 
 
 def _shown(item: Item) -> Item:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from policyctl.report.format import Style
 from policyctl.report.plan_html import fleet_html
 from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, fleet_markdown, plan_markdown
 from policyctl.report.plan_view import PlanView, Provenance
-from tests.builders import policy, row
+from tests.builders import body, policy, row
 from tests.report.github_html import TAGS, Page
 from tests.report.plans import balanced, reviewed
 from tests.report.traps import TRAPS, acting, hostile
@@ -98,6 +99,20 @@ def test_a_change_is_shown_once_where_it_is_the_same_and_each_time_where_it_is_n
     sections = text.split("<details>")[1:]
     assert [sum(weight in one for one in sections) for weight in ("weight: 0.4", "weight: 0.1")] == [1, 1]
     assert text.count("| update | `split` | `dev` |") == text.count("| update | `split` | `prod` |") == 1
+
+
+def test_a_field_that_moves_with_a_change_is_shown_for_each_environment_where_it_is_another_one() -> None:
+    """The documents of the change are the same: the format does not know the field."""
+
+    def groups(*names: str, **field: Any) -> list[dict[str, Any]]:
+        return [{**body(f"x/{names[0]}", f"x/{names[1]}"), **field}, body(f"x/{names[2]}", f"x/{names[3]}")]
+
+    def plan(text: str) -> Review:
+        now, then = policy("chat", targets=groups(*"caeb")), groups(*"abcd", override_params={"system": "say yes " * 12 + text})
+        return reviewed([now], [row("chat", targets=then)])
+
+    text = page(fleet_of({"dev": plan("and wait"), "prod": plan("and refund")}))
+    assert ("and wait" in text, "and refund" in text) == (True, True)
 
 
 def test_what_differs_is_side_by_side_and_what_does_not_is_left_out() -> None:
