@@ -10,7 +10,6 @@ between them. What does not fit is left out there too, and then a merge approves
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -111,17 +110,19 @@ def settings_rows(settings: Sequence[FieldChange], room: Room) -> tuple[str, int
 
 def _setting(field: FieldChange) -> list[tuple[str, str]]:
     """A setting before and after, never cut, as its path and what becomes of it; of a long list without an order a row for each
-    added or removed entry."""
+    entry that is in one of them only: an entry may be in a list twice, which means nothing."""
     was, becomes = field_values(field, longest=None)
     lists = all(one is None or isinstance(one, list) for one in (field.before, field.after)) and field.path != _ORDERED
     if max(len(was), len(becomes)) <= _LONGEST or not lists:
         return [(field.path, f"{was} → {becomes}")]
     before, after = ([value(entry, longest=None) for entry in one or ()] for one in (field.before, field.after))
-    comes, goes = Counter(after) - Counter(before), Counter(before) - Counter(after)
+    comes, goes = (
+        [one for one in dict.fromkeys(some) if one not in other] for some, other in ((after, before), (before, after))
+    )
     rows = [(field.path, f"{word} {entry}") for word, some in (("adds", comes), ("removes", goes)) for entry in some]
     if field.before is None or field.after is None:
         rows.insert(0, (field.path, "absent before" if field.before is None else "absent after"))
-    return rows or [(field.path, "other order")]
+    return rows or [(field.path, "the same entries in another way")]
 
 
 def listed_lines(

@@ -417,7 +417,16 @@ def test_an_order_of_waves_is_shown_whole() -> None:
     assert text.count("a=x") == text.count("b=x") == 2
     assert text.index("a=x") < text.index("b=x")
     assert text.rindex("a=x") > text.rindex("b=x")
-    assert "> - `protect`: other order\n" in text
+    assert "> - `protect`: the same entries in another way\n" in text
+
+
+def test_an_entry_that_a_long_list_still_has_is_not_removed() -> None:
+    """It may have been in it twice."""
+    entries = [f"{name * 60}" for name in "abcdefg"]
+    (row,) = settings_rows([FieldChange("scope", [*entries, "evil", "evil"], [*entries, "evil", "new", "new"])], Room(9_000))[
+        0
+    ].splitlines()[3:-1]
+    assert row == "> - `scope`: adds new"
 
 
 def test_a_policy_without_targets_gets_some() -> None:
