@@ -28,6 +28,7 @@ from policyctl.policy.model_settings import (
     is_placeholder,
     is_reference,
     is_secret,
+    masked,
     provider_key,
     sent_key,
     snake_case,
@@ -217,6 +218,9 @@ def _secrets(data: Document) -> Iterator[Finding]:
     """A finding for each secret in the settings of a file; none of them shows its value."""
     for part in ("provider_config", "config"):
         yield from _secrets_in(data.get(part), (part,))
+    for part in ("display_name", "description", "tags"):
+        if masked(data.get(part)) != data.get(part):
+            yield Finding((part,), "P110", f"{part} has a user or password in a URL, which must not be in a file; remove it")
     config = data.get("provider_config")
     headers = config.get("forward_headers") if isinstance(config, dict) else None
     for place, header in enumerate(headers if isinstance(headers, list) else ()):

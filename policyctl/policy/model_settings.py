@@ -520,7 +520,7 @@ def masked(value: Any) -> Any:
     shown: only whether a secret is set, and of a URL no part that may be a user or password.
     """
     if isinstance(value, dict):
-        return {key: _hidden(item) if is_secret_key(key) else masked(item) for key, item in value.items()}
+        return {key: _hidden(item) if is_secret(key, item) else masked(item) for key, item in value.items()}
     if isinstance(value, list):
         return [masked(item) for item in value]
     return _USERS.sub(f"://{HIDDEN}@", value) if isinstance(value, str) else value

@@ -166,6 +166,14 @@ def test_a_user_and_password_in_a_url_are_masked(url: str, shown: str) -> None:
     assert masked({"custom_host": [url]}) == {"custom_host": [shown]}
 
 
+@pytest.mark.parametrize("item", [True, False, 1, 0, None, ""])
+def test_what_opens_no_door_is_stored_as_it_is_compared(item: Any) -> None:
+    """A key may only sound secret. What a page shows of it must be what is there after an apply."""
+    config = {"use_auth": item, "parts": [{"token": item}]}
+    assert masked({"config": config}) == {"config": config}
+    assert without_secrets(config) == config
+
+
 KEY = "-----BEGIN PRIVATE KEY-----\nQUJD\n-----END PRIVATE KEY-----"
 HIDDEN_SHAPES: dict[str, tuple[Any, Any]] = {
     "header with a colon": ("Authorization: Bearer S3cret-1", "Authorization: ***"),

@@ -40,6 +40,8 @@ FILES: dict[str, tuple[Document, str, str]] = {
         "provider_config.metadata.a.0.apiKey",
     ),
     "a password in quotes": ({"provider_config": {"custom_host": "https://u:'p'@host"}}, "P110", "provider_config.custom_host"),
+    "a user in a URL of the description": ({"description": "ask https://ana@wiki.example"}, "P110", "description"),
+    "a user in a URL of a tag": ({"tags": ["https://u:p@host"]}, "P110", "tags"),
     "a user in a URL among the parameters": ({"config": {"proxy": "https://u:p@host"}}, "P110", "config.proxy"),
     "a header with its value": (
         {"provider_config": {"forward_headers": ["x: y"]}},
