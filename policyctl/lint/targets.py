@@ -129,8 +129,7 @@ def check_names(place: Group) -> Iterator[Finding]:
             continue
         path = (*place.path, "targets", position, "model_name")
         if not name.startswith(MODEL_PREFIX):
-            read = f", and is read as the model {canonical_model(name)}" if provider_of(name) else ""
-            message = f"{name} begins with neither {MODEL_PREFIX} nor {POLICY_PREFIX}{read} (write the whole name)"
+            message = f"{name} begins with neither {MODEL_PREFIX} nor {POLICY_PREFIX} (write the whole name)"
             yield finding(path, "P441", message)
             continue
         provider, _, model = name[len(MODEL_PREFIX) :].partition("/")

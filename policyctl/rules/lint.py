@@ -164,10 +164,10 @@ _NAMES = (
     _warning(
         "P441",
         "no-prefix",
-        "A target's name begins with neither virtual-model/ nor virtual-policy/. It is read as the model of that name "
-        "(openai/gpt-4o is virtual-model/openai/gpt-4o, of the provider openai) and written with the spelling that the remote "
-        "knows. By IBM's documentation a policy may target only models whose names begin with virtual-model/; where the remote "
-        "does not list its models, the platform takes other names and fails when they are called. Write the whole name.",
+        "A target's name begins with neither virtual-model/ nor virtual-policy/. If no policy has that name, it is read as a "
+        "model (openai/gpt-4o is virtual-model/openai/gpt-4o, of the provider openai) and written with the spelling that the "
+        "remote knows. By IBM's documentation a policy may target only models whose names begin with virtual-model/; where the "
+        "remote does not list its models, the platform takes other names and fails when they are called. Write the whole name.",
     ),
     _warning(
         "P442",
