@@ -50,8 +50,8 @@ OWNERS = {
     "httptools": ("gateway/pool.py", "gateway/run.py"),
     "aiohappyeyeballs": ("gateway/pool.py",),
     "msgspec": ("gateway",),
-    "prometheus_client": ("watch/metrics.py",),
-    "opentelemetry": ("watch/trace.py",),
+    "prometheus_client": ("watch/telemetry.py",),
+    "opentelemetry": ("watch/telemetry.py",),
     "pydantic": ("policy", "load", "plan/saved_plan.py", "remote", "server"),
     "subprocess": ("load/git/repository.py",),
 }
@@ -64,7 +64,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 170
+MOST_MODULES = 169
 MODULE_LINES, FUNCTION_LINES = 600, 45  # at most
 
 

@@ -314,7 +314,7 @@ def leading(watch: str, given: OutputOptions, console: Console, *, once: bool) -
 @contextmanager
 def _following(given: OutputOptions, console: Console) -> Iterator[None]:
     """Answer over HTTP as a watch that follows: it is alive and ready, and knows of no environment."""
-    from policyctl.watch.metrics import WatchMetrics  # needs the extra of a watch, which a worker does without
+    from policyctl.watch.telemetry import WatchMetrics  # needs the extra of a watch, which a worker does without
 
     board = Board()
     board.leads = False

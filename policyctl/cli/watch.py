@@ -35,7 +35,6 @@ from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFiles, StateFolder
 from policyctl.watch.notify import IssueKeeper, IssueList, Notifier
 from policyctl.watch.status import SETTLED, Board, SourceStatus, State, Transition, Watcher, advice
-from policyctl.watch.trace import Span, no_span, spans
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from policyctl.cli.watch_source import WatchSource
     from policyctl.cli.watch_work import EnvironmentWork
     from policyctl.reconcile.audit import Audit
+    from policyctl.watch.telemetry import Span
 
 EPILOG = """\b
 Example:
@@ -354,7 +354,7 @@ class Outputs(Watcher):
 
     def __init__(self, given: OutputOptions, board: Board, state: StateFiles, issue: WatchIssue) -> None:
         """`state` keeps notifications that are not delivered yet. Raises UsageError for options that cannot be used."""
-        from policyctl.watch.metrics import ReceiverCollector, WatchMetrics  # needs the extra
+        from policyctl.watch.telemetry import ReceiverCollector, WatchMetrics, no_span  # needs the extra
 
         self._given, self.board = given, board
         if given.hook_secret is not None and not given.hook_secret.startswith(("env:", "file:")):
@@ -368,7 +368,7 @@ class Outputs(Watcher):
 
     def show_queue(self, counts: Callable[[], Mapping[str, int]]) -> None:
         """Show the jobs of a queue among the metrics."""
-        from policyctl.watch.metrics import QueueCollector
+        from policyctl.watch.telemetry import QueueCollector
 
         self._metrics.add(QueueCollector(counts))
 
@@ -403,6 +403,8 @@ class Outputs(Watcher):
     @contextmanager
     def around(self, watch: WatchLoop, *, once: bool, console: Console) -> Iterator[None]:
         """Show the watch while it runs. One that looks `once` has no HTTP server."""
+        from policyctl.watch.telemetry import spans  # needs the extra
+
         with ExitStack() as stack:
             self.span = stack.enter_context(spans(os.environ))
             stack.enter_context(self._notifier)

@@ -13,8 +13,8 @@ from policyctl.remote.hosts import Hosts, HostTally
 from policyctl.remote.http import HttpClient, Request
 from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor
-from policyctl.watch.metrics import WatchMetrics
 from policyctl.watch.status import Board, State
+from policyctl.watch.telemetry import WatchMetrics
 from tests.watch.boards import NOW, board, fleet, status
 
 Labels = frozenset[tuple[str, str]]

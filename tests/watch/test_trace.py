@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from policyctl.watch import trace
-from policyctl.watch.trace import no_span, spans
+from policyctl.watch import telemetry
+from policyctl.watch.telemetry import no_span, spans
 from tests.watch.receivers import dripping
 
 
@@ -95,7 +95,7 @@ def test_an_error_that_goes_through_a_span_is_not_in_it(collector: Collector) ->
 
 @pytest.mark.slow
 def test_a_collector_that_answers_without_end_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trace, "LAST_SECONDS", 2.0)  # enough to ask it
+    monkeypatch.setattr(telemetry, "LAST_SECONDS", 2.0)  # enough to ask it
     with dripping() as drip:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", drip.url)
         with spans(os.environ) as span, span("look"):
@@ -113,6 +113,6 @@ def test_without_an_endpoint_nothing_is_made(environ: dict[str, str]) -> None:
 
 
 def test_without_an_endpoint_nothing_is_imported() -> None:
-    used = "import sys; from policyctl.watch.trace import spans"
-    code = f"{used}\nwith spans({{}}): print([name for name in sys.modules if 'telemetry' in name])"
+    used = "import sys; from policyctl.watch.telemetry import spans"
+    code = f"{used}\nwith spans({{}}): print([name for name in sys.modules if 'opentelemetry' in name])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,23 +1,34 @@
-"""The metrics of a watch, as Prometheus reads them."""
+"""What a watch measures: its metrics, as Prometheus reads them, and its traces.
+
+Traces are sent by OTLP to where the usual variables point. Without these nothing is imported for them, and nothing is done.
+"""
 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from policyctl.errors import UsageError
+import policyctl
+from policyctl.errors import PolicyctlError, UsageError
 from policyctl.watch.status import FAILING, Board
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span as OtelSpan
+    from opentelemetry.trace import Tracer
+
     from policyctl.remote.hosts import HostTally
 
-SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 _UNUSUAL = re.compile(r"[^a-zA-Z0-9_]")
 
 
@@ -45,7 +56,7 @@ class WatchMetrics:
             "Seconds that a look or an apply took.",
             ["action"],
             registry=self._registry,
-            buckets=SECONDS,
+            buckets=BUCKETS,
         )
         self._lag = Gauge(
             "policyctl_schedule_lag_seconds", "How late the look that ended last had begun.", registry=self._registry
@@ -191,3 +202,88 @@ class ReceiverCollector(Collector):
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"policyctl_{name}", text, labels=labels)
+
+
+LAST_SECONDS = 5.0  # for what is sent at the end
+ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
+
+class Noted(Protocol):
+    """A span that has begun."""
+
+    def note(self, **attributes: str | int) -> None:
+        """Add what became known meanwhile."""
+
+
+class _Nothing:
+    def note(self, **attributes: str | int) -> None:
+        """Nothing."""
+
+
+_NOTHING = nullcontext(_Nothing())
+Span = Callable[..., AbstractContextManager[Noted]]
+
+
+def no_span(_: str, **__: str | int) -> AbstractContextManager[Noted]:
+    """A span that is not recorded."""
+    return _NOTHING
+
+
+@contextmanager
+def spans(environ: Mapping[str, str]) -> Iterator[Span]:
+    """What makes spans: called with a name and attributes, it is a context whose spans are children of the one around it.
+
+    Those that are not sent yet are sent at the end, as far as a few seconds suffice. Raises PolicyctlError when traces are
+    asked for and cannot be made.
+    """
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true" or not any(environ.get(name) for name in ENDPOINTS):
+        yield no_span
+        return
+    if find_spec("opentelemetry.exporter") is None or find_spec("opentelemetry.sdk") is None:
+        asked = next(name for name in ENDPOINTS if environ.get(name))
+        raise PolicyctlError(f"{asked} asks for traces; install what sends them with: pip install 'policyctl[otel]'")
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    named = {} if environ.get("OTEL_SERVICE_NAME") else {"service.name": "policyctl-watch"}
+    resource = Resource.create({**named, "service.version": policyctl.__version__})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(timeout=5)))
+    try:
+        yield partial(_recorded, provider.get_tracer("policyctl", policyctl.__version__))
+    finally:
+        # It waits for a collector that answers slowly, far longer than the end of a watch may take.
+        ending = threading.Thread(target=provider.shutdown, name="traces", daemon=True)
+        ending.start()
+        ending.join(LAST_SECONDS)
+
+
+@contextmanager
+def _recorded(tracer: Tracer, name: str, **attributes: str | int) -> Iterator[Noted]:
+    """A span. Of an exception only the type is noted: its message may be long, and is shown elsewhere."""
+    with tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False) as found:
+        recorded = _Recorded(found)
+        recorded.note(**attributes)
+        try:
+            yield recorded
+        except BaseException as error:
+            recorded.fail(type(error).__name__)
+            raise
+
+
+class _Recorded:
+    def __init__(self, span: OtelSpan) -> None:
+        self._span = span
+
+    def note(self, **attributes: str | int) -> None:
+        for key, value in attributes.items():
+            self._span.set_attribute(f"policyctl.{key}", value)
+        if attributes.get("result") == "failed":
+            self.fail()
+
+    def fail(self, why: str | None = None) -> None:
+        from opentelemetry.trace import Status, StatusCode
+
+        self._span.set_status(Status(StatusCode.ERROR, why))
