@@ -58,7 +58,9 @@ def test_nothing_looks_for_plugins_of_other_packages(project: Project) -> None:
     assert ("pydantic.main" in modules, "importlib.metadata" in modules) == (True, False)
 
 
-@pytest.mark.parametrize("command", [("--help",), ("--version",), ("policy", "--help"), ("ci", "--help")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("--help",), ("--version",), ("policy", "--help"), ("model", "--help"), ("ci", "--help")], ids=" ".join
+)
 def test_help_and_version_import_nothing_heavy(command: tuple[str, ...]) -> None:
     assert imported(*command) == set()
 

@@ -56,9 +56,11 @@ COMMANDS = {
 # Command → the module that it is in, where that has another name.
 MODULES = {
     **dict.fromkeys(("completion", "help", "rules", "schema"), "reference"),
+    "consumers": "live",
     "diff": "plan",
     "env": "environments",
     "gateway": "serve",
+    "model": "main",
     "policy": "main",
     "pull": "init",
     "runs": "history",
@@ -109,19 +111,49 @@ Example:
   policyctl policy import --file anygem.yaml --dry-run"""
 
 
-# Here, and not with its commands, so that its help imports none of them.
+# Here, and not with their commands, so that the help of these groups imports none of them.
 @click.group(
     "policy",
     cls=Commands,
     package="policyctl.cli",
     table=POLICY_COMMANDS,
-    modules=dict.fromkeys(POLICY_COMMANDS, "policy"),
+    modules={**{name: f"live:{name}_policy" for name in POLICY_COMMANDS}, "list": "live:list_policies"},
     epilog=POLICY_EPILOG,
 )
 @with_options(*NAMES)
 def policy(options: Options) -> None:
     """Single policies on a remote, for when a pull request would take too long. The files of the directory still win at
     the next apply; add --save to change them instead."""
+
+
+MODEL_COMMANDS = {
+    "add": "Add a virtual model, or update the one of that name.",
+    "import": "Add or update the model of a file.",
+    "remove": "Remove a model.",
+    "export": "Write a live model as a file.",
+    "list": "List the live models.",
+    "show": "Show one live model.",
+}
+
+MODEL_EPILOG = """\b
+Example:
+  policyctl model list
+  policyctl model add openai/gpt-4o --app-id openai_creds
+  policyctl model import --file gpt-4o.yaml --dry-run"""
+
+
+@click.group(
+    "model",
+    cls=Commands,
+    package="policyctl.cli",
+    table=MODEL_COMMANDS,
+    modules={**{name: f"live:{name}_model" for name in MODEL_COMMANDS}, "list": "live:list_models"},
+    epilog=MODEL_EPILOG,
+)
+@with_options(*NAMES)
+def model(options: Options) -> None:
+    """Single virtual models on a remote, for when a pull request would take too long. Where the directory manages models, its
+    files still win at the next apply; add --save to change them instead. No model is called to test it."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

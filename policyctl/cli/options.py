@@ -16,7 +16,7 @@ from functools import wraps
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -37,7 +37,7 @@ class Commands(click.Group):
         self, *args: Any, package: str, table: Mapping[str, str], modules: Mapping[str, str] | None = None, **more: Any
     ) -> None:
         """`table` describes the commands, in the order of --help. A command is in the module of its name in `package`, or in
-        the one that `modules` has for it."""
+        the one that `modules` has for it; `module:function` there is for a module with several commands of one name."""
         super().__init__(*args, **more)
         self.package = package
         self.table = table
@@ -51,7 +51,10 @@ class Commands(click.Group):
             if not ctx.resilient_parsing:  # shell completion shows no error
                 ctx.fail(unknown_command(cmd_name, ctx, list(self.table)))
             return None
-        module = import_module(f"{self.package}.{self.modules.get(cmd_name, cmd_name)}")
+        where, _, function = self.modules.get(cmd_name, cmd_name).partition(":")
+        module = import_module(f"{self.package}.{where}")
+        if function:
+            return cast("click.Command", getattr(module, function))
         return next(found for found in vars(module).values() if isinstance(found, click.Command) and found.name == cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -12,7 +12,7 @@ from zipfile import ZipFile
 import jsonschema
 import pytest
 
-from policyctl.cli.model import COMMANDS
+from policyctl.cli.main import MODEL_COMMANDS
 from policyctl.policy.names import kind_of
 from policyctl.reconcile.observe import observe
 from policyctl.remote.sqlite import SqliteReader
@@ -34,7 +34,7 @@ def live(path: Path = LOCAL) -> dict[str, dict[str, Any]]:
         return {name: found.normal for name, found in observe(reader).live.items() if kind_of(name) == "model"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", MODEL_COMMANDS)
 def test_every_model_command_has_help_with_an_example(command: str, policyctl: Policyctl) -> None:
     ran = policyctl("model", command, "--help")
     assert ran.code == 0
