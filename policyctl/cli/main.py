@@ -56,6 +56,7 @@ COMMANDS = {
 # Command → the module that it is in, where that has another name.
 MODULES = {
     **dict.fromkeys(("completion", "help", "rules", "schema"), "reference"),
+    **dict.fromkeys(("fmt", "test", "validate"), "files"),
     "consumers": "live",
     "diff": "plan",
     "env": "environments",
