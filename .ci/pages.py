@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from policyctl.cli.main import policyctl
-from policyctl.report.problems import how_to_silence
+from policyctl.report.checks import how_to_silence
 from policyctl.rules import RULES
 
 Schema = dict[str, Any]

@@ -239,7 +239,7 @@ def streams_lines(stream: TextIO, environ: Mapping[str, str]) -> bool:
 def stream_lines(problems: Sequence[Problem], style: Style, stream: TextIO) -> list[str]:
     """Problems as text: with their source lines on a terminal, elsewhere one line each."""
     from policyctl.load.source import line_at
-    from policyctl.report.problems import problem_lines
+    from policyctl.report.checks import problem_lines
 
     return problem_lines(problems, style, line_at if streams_lines(stream, os.environ) else None)
 

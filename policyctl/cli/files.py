@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from policyctl.load.environment import Config
     from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite
     from policyctl.policy.findings import FieldPath
-    from policyctl.report.scenarios import Ran
+    from policyctl.report.checks import Ran
 
 VALIDATE_EPILOG = """\b
 Example:
@@ -111,7 +111,7 @@ def _inventories(directory: Path) -> tuple[Path, ...]:
 
 
 def _printed(validation: Validation, form: str, style: Style) -> str:
-    from policyctl.report.problems import validation_json, validation_summary, validation_text
+    from policyctl.report.checks import validation_json, validation_summary, validation_text
 
     if form == "json":
         return validation_json(validation)
@@ -119,10 +119,10 @@ def _printed(validation: Validation, form: str, style: Style) -> str:
         full = form == "full" or (form == "text" and streams_lines(sys.stdout, os.environ))
         return validation_text(validation, style, line_at if full else None)
     if form == "github":
-        from policyctl.report.problems import github_annotations
+        from policyctl.report.checks import github_annotations
 
         return github_annotations(validation.problems, repository_path) + validation_summary(validation, style)
-    from policyctl.report.problems import sarif
+    from policyctl.report.checks import sarif
 
     return sarif(validation.problems, repository_path)
 
@@ -288,7 +288,7 @@ def test(options: Options, paths: tuple[Path, ...], form: str, if_any: bool, cho
     all passed, 1 that a test failed, that there are no tests, or that the policies or tests have problems.
     """
     from policyctl.cli.session import open_config
-    from policyctl.report.scenarios import scenarios_json, scenarios_junit, scenarios_text
+    from policyctl.report.checks import scenarios_json, scenarios_junit, scenarios_text
 
     config, console = open_config(options), Console(options)
     names = choose(options, config, chosen)
@@ -315,7 +315,7 @@ def _run(
     """The results in all these environments: a test that ends alike everywhere once, else once for each way it ends."""
     from policyctl.cli.session import DirectoryFiles, session_of
     from policyctl.plan.scenario import run_suite
-    from policyctl.report.scenarios import Ran
+    from policyctl.report.checks import Ran
 
     files = DirectoryFiles(options, config, config.lint, lenient=False, deep=False, tests=True, several=len(names) > 1)
     messages = CollectingConsole(options) if len(names) > 1 else console

@@ -132,7 +132,7 @@ def show_rules(options: Options, code: str | None, form: str) -> int:
     P0 is about the text of a file, P1 about the format, P2 about files together, P3 about policyctl.yaml. P4 and P5 are lint
     rules, which can be selected and ignored; validate checks those of P5 only with --deep.
     """
-    from policyctl.report.problems import rule_text, rules_json, rules_text
+    from policyctl.report.checks import rule_text, rules_json, rules_text
 
     console = Console(options)
     chosen = [RULES[found] for found in _codes(code)]

@@ -12,9 +12,9 @@ from policyctl.errors import Mark, Problem, Severity
 from policyctl.plan.safety import review
 from policyctl.plan.settings import Settings
 from policyctl.policy.live import observe_rows
+from policyctl.report.checks import github_annotations
 from policyctl.report.markdown import fenced
 from policyctl.report.plan_json import step_outputs
-from policyctl.report.problems import github_annotations
 from tests.builders import plan, policy, row
 
 LINE = re.compile(r"::(error|warning|notice)(?: ([^:\r\n]*))?::([^\r\n]*)")

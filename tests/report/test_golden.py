@@ -19,13 +19,13 @@ import pytest
 from policyctl.errors import Mark, Problem
 from policyctl.lint.validate import Validation
 from policyctl.report import schema_text
+from policyctl.report.checks import validation_json, validation_text
 from policyctl.report.format import Style
 from policyctl.report.plan_html import plan_html
 from policyctl.report.plan_json import plan_json
 from policyctl.report.plan_markdown import plan_markdown
 from policyctl.report.plan_text import plan_text
 from policyctl.report.plan_view import PlanView
-from policyctl.report.problems import validation_json, validation_text
 from tests.report.golden_files import GOLDEN, same
 from tests.report.plans import CASES, HOSTILE, PLANS
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from policyctl.cli.plan import FORMS, Form, render_plan
 from policyctl.errors import Mark, Problem
+from policyctl.report.checks import problem_lines
 from policyctl.report.effect_rows import effect_graph
 from policyctl.report.format import Style, escape, json_text
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_view import PlanView
-from policyctl.report.problems import problem_lines
 from tests.builders import policy
 from tests.examples import examples
 from tests.report.github_html import TAGS, Page

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.errors import Mark, Problem
-from policyctl.report.problems import SCHEMA, sarif
+from policyctl.report.checks import SCHEMA, sarif
 from policyctl.rules import RULES
 from tests.examples import examples
 

@@ -1,4 +1,8 @@
-"""Problems in every format (text, JSON, GitHub annotations, SARIF 2.1.0), and the rules behind them."""
+"""What validate and test found, in every format.
+
+Problems as text, JSON, GitHub annotations and SARIF 2.1.0, with the rules behind them; the results of scenario tests as text in
+the style of pytest, JSON and JUnit XML. What only the latter need is imported there: problems are shown of every command.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import PurePath
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from policyctl import __version__
@@ -19,10 +24,14 @@ from policyctl.report.format import SEVERITIES, Style, columns, count, escape, j
 from policyctl.rules import LINT_CODES, RULES
 
 if TYPE_CHECKING:
-    from policyctl.lint.validate import Validation
+    from xml.etree.ElementTree import Element
 
-FORMAT = "policyctl/validate"
-VERSION = 1
+    from policyctl.lint.validate import Validation
+    from policyctl.plan.scenario import Mismatch, ScenarioResult, Suite
+    from policyctl.policy.findings import FieldPath
+
+VALIDATE_FORMAT = "policyctl/validate"
+VALIDATE_VERSION = 1
 _USUAL, _NARROWEST = 80, 40  # columns of an excerpt: without a terminal, and at least
 
 
@@ -42,7 +51,7 @@ def problem_lines(problems: Sequence[Problem], style: Style, line_at: LineAt | N
     """
     lines = []
     for problem in problems:
-        lines.append(_line(problem, style))
+        lines.append(_problem_line(problem, style))
         line = line_at(problem.mark) if line_at else None
         if line is not None and line.strip():
             lines += _excerpt(line, problem, style)
@@ -72,8 +81,8 @@ def _shown(text: str) -> str:
 def validation_json(validation: Validation) -> str:
     """The same as JSON text."""
     data = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": VALIDATE_FORMAT,
+        "version": VALIDATE_VERSION,
         "valid": validation.valid,
         "environment": validation.environment,
         "environments": None if validation.environments is None else list(validation.environments),
@@ -97,7 +106,7 @@ def validation_json(validation: Validation) -> str:
     return json_text(data)
 
 
-def _line(problem: Problem, style: Style) -> str:
+def _problem_line(problem: Problem, style: Style) -> str:
     text = escape(problem.text).removesuffix(f"[{problem.code}]")
     code = style.paint(problem.code, SEVERITIES[problem.severity], "bold")
     return f"{style.paint(escape(str(problem.mark)), 'bold')}: {text}[{code}]"
@@ -290,3 +299,138 @@ def _fingerprints(problems: Sequence[Problem], paths: dict[str, str]) -> Iterato
         key = json.dumps(facts)
         seen[key] += 1
         yield hashlib.sha256(json.dumps([*facts, seen[key]]).encode()).hexdigest()
+
+
+TEST_FORMAT = "policyctl/test"
+TEST_VERSION = 1
+
+
+class Ran(NamedTuple):
+    """Results of tests in one environment, in order. `mark_of` returns the position of a path in a suite's document."""
+
+    environment: str
+    results: tuple[ScenarioResult, ...]
+    mark_of: Callable[[Suite, FieldPath], Mark]
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return sum(bool(result.failures) for result in self.results)
+
+    def by_file(self) -> Iterator[tuple[str, list[ScenarioResult]]]:
+        """The results of each file, in order."""
+        for file, results in groupby(self.results, key=lambda result: result.suite.file):
+            yield file, list(results)
+
+
+def scenarios_text(ran: Ran, style: Style, *, verbose: bool = False, quiet: bool = False) -> str:
+    """A line of dots for each file (`verbose`: a line for each test), the failed expectations with positions, and a summary.
+
+    `quiet` leaves the last two of these.
+    """
+    from policyctl.effect.gateway import ASSUMED
+
+    failed = [result for result in ran.results if result.failures]
+    if quiet:
+        return "".join(f"{line}\n" for result in failed for line in _failed(ran, result, style)) + f"{_summary(ran, style)}\n"
+    lines = [f"environment {escape(ran.environment)}", ""]
+    for file, results in ran.by_file():
+        lines += _scenario_lines(file, results, style) if verbose else [f"{escape(file)} {_scenario_dots(results, style)}"]
+    lines.append("")
+    for result in failed:
+        lines += [*_failed(ran, result, style), ""]
+    lines += [style.paint(f"{ASSUMED}, unless a test sets streamed", "dim"), "", _summary(ran, style)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def scenarios_json(ran: Ran) -> str:
+    """The same as JSON text."""
+    from policyctl.effect.gateway import PROFILE
+
+    data = {
+        "format": TEST_FORMAT,
+        "version": TEST_VERSION,
+        "environment": ran.environment,
+        "profile": PROFILE,
+        "passed": len(ran.results) - ran.failed,
+        "failed": ran.failed,
+        "tests": [_scenario(ran, result) for result in ran.results],
+    }
+    return json_text(data)
+
+
+def failure_line(ran: Ran, result: ScenarioResult, failure: Mismatch) -> str:
+    """`file:line:col: status: expected 200, got 503`."""
+    text = f"{failure.about}: expected {failure.expected}, got {failure.got}"
+    return f"{escape(str(ran.mark_of(result.suite, failure.path)))}: {escape(text)}"
+
+
+def _scenario_lines(file: str, results: list[ScenarioResult], style: Style) -> list[str]:
+    return [
+        f"{escape(file)} {style.paint('FAILED', 'red') if one.failures else style.paint('PASSED', 'green')} {escape(one.name)}"
+        for one in results
+    ]
+
+
+def _scenario_dots(results: list[ScenarioResult], style: Style) -> str:
+    return "".join(style.paint("F", "red") if result.failures else style.paint(".", "green") for result in results)
+
+
+def _failed(ran: Ran, result: ScenarioResult, style: Style) -> list[str]:
+    title = f"{style.paint('FAILED', 'red', 'bold')} {escape(result.name)}  ({escape(result.suite.policy)})"
+    return [title, *(f"  {failure_line(ran, result, failure)}" for failure in result.failures)]
+
+
+def _summary(ran: Ran, style: Style) -> str:
+    passed = len(ran.results) - ran.failed
+    words = [f"{passed} passed"] if passed or not ran.failed else []
+    words += [f"{ran.failed} failed"] if ran.failed else []
+    return style.paint(", ".join(words), "red" if ran.failed else "green", "bold")
+
+
+def _scenario(ran: Ran, result: ScenarioResult) -> dict[str, Any]:
+    return {
+        **_marked(ran, result, result.path),
+        "policy": result.suite.policy,
+        "name": result.name,
+        "passed": not result.failures,
+        "failures": [
+            {"about": one.about, "expected": one.expected, "got": one.got, **_marked(ran, result, one.path)}
+            for one in result.failures
+        ],
+    }
+
+
+def _marked(ran: Ran, result: ScenarioResult, path: FieldPath) -> dict[str, Any]:
+    return ran.mark_of(result.suite, path)._asdict()
+
+
+def scenarios_junit(ran: Ran) -> str:
+    """A test suite for each file and a test case for each test. What XML cannot hold is escaped, as in all text."""
+    from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+    root = Element("testsuites", _junit_counts("policyctl", list(ran.results)))
+    for file, results in ran.by_file():
+        suite = SubElement(root, "testsuite", _junit_counts(escape(file), results))
+        for result in results:
+            _junit_case(suite, ran, result)
+    indent(root)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
+
+
+def _junit_counts(name: str, results: list[ScenarioResult]) -> dict[str, str]:
+    failed = sum(bool(result.failures) for result in results)
+    return {"name": name, "tests": str(len(results)), "failures": str(failed), "errors": "0", "skipped": "0"}
+
+
+def _junit_case(suite: Element, ran: Ran, result: ScenarioResult) -> None:
+    from xml.etree.ElementTree import SubElement
+
+    mark = ran.mark_of(result.suite, result.path)
+    about = {"classname": escape(result.suite.policy), "name": escape(result.name)}
+    case = SubElement(suite, "testcase", {**about, "file": escape(mark.file), "line": str(mark.line)})
+    if result.failures:
+        lines = [failure_line(ran, result, failure) for failure in result.failures]
+        first = result.failures[0]
+        message = escape(f"{first.about}: expected {first.expected}, got {first.got}")
+        SubElement(case, "failure", {"message": message}).text = "\n".join(lines)
