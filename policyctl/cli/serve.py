@@ -27,8 +27,7 @@ from policyctl.report.format import count, escape
 
 if TYPE_CHECKING:
     from policyctl.gateway.app import CallerKeys, GatewayApp
-    from policyctl.gateway.pretend import Pretence
-    from policyctl.gateway.relay import Upstreams
+    from policyctl.gateway.relay import Pretence, Upstreams
     from policyctl.gateway.table import RouteTable, Upstream
     from policyctl.remote.store import Store
 
@@ -209,7 +208,7 @@ def gateway(options: Options, **given: Any) -> int:
         raise PolicyctlError(f"gateway needs {' and '.join(missing)}; install it with: pip install 'policyctl[gateway]'")
     if own.keys_from is None and not is_loopback_host(own.host):
         raise Refused(f"{own.host} is reachable from other machines, so keys are needed; add --keys-from file:PATH or env:NAME")
-    from policyctl.gateway.pretend import read_pretences
+    from policyctl.gateway.relay import read_pretences
     from policyctl.gateway.run import begin, listen, run, url_of
 
     pretences = None if own.pretend is None else read_pretences(own.pretend)
@@ -238,8 +237,7 @@ def _make_app(
 ) -> GatewayApp:
     from policyctl.gateway.app import GatewayApp, GatewayLimits
     from policyctl.gateway.observed import EventLog, Lines, Metrics, Observer, Records
-    from policyctl.gateway.pretend import PretendedUpstreams
-    from policyctl.gateway.relay import HttpUpstreams
+    from policyctl.gateway.relay import HttpUpstreams, PretendedUpstreams
     from policyctl.gateway.run import following, report_unreachable
 
     def connect() -> Upstreams:

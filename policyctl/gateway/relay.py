@@ -1,8 +1,10 @@
-"""One request through a policy: the course of the rules, driven with attempts at real upstreams.
+"""One request through a policy: the course of the rules, driven with attempts at upstreams.
 
 An attempt is a request over HTTP, and its answer as the rules see it. The body of an answer is held back until it is known to
 be whole, so that one that breaks off can still count as broken; what is longer than `HELD` bytes, and every stream, is passed
 on while it arrives, and no more is read than the client takes.
+
+A pretence of the providers takes their place where an outage is to be tried without a key and without a network.
 """
 
 from __future__ import annotations
@@ -15,16 +17,18 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from policyctl import __version__
 from policyctl.effect.course import Attempt, CourseEnd, course
-from policyctl.effect.gateway import MAX_RETRY_AFTER, NO_ANSWER, Answer, RetryAfter, is_served, status_of
+from policyctl.effect.gateway import MAX_RETRY_AFTER, NO_ANSWER, Answer, RetryAfter, is_served, read_answer, status_of
 from policyctl.effect.tree import Balance
-from policyctl.gateway.pool import Broken, Exchange, HttpPool, NoConnection, Place
+from policyctl.errors import UsageError
+from policyctl.gateway.pool import CONNECT_SECONDS, Broken, Exchange, HttpPool, NoConnection, Place
 from policyctl.gateway.table import Destination, RouteTable, Upstream
+from policyctl.policy.names import matching_models
 
 Sleep = Callable[[float], Awaitable[object]]
 
@@ -383,3 +387,145 @@ async def _rest(exchange: Exchange) -> AsyncIterator[bytes]:
             yield chunk
     except Broken as error:
         raise StreamCut from error
+
+
+_MADE_UP = ("This answer ", "is made up: ", "no provider was asked.")
+_JSON = [(b"content-type", b"application/json")]
+_EVENTS = [(b"content-type", b"text/event-stream")]
+_PRETENDED_USAGE = {"prompt_tokens": 8, "completion_tokens": 9, "total_tokens": 17}
+
+
+class Pretence(NamedTuple):
+    """Models by a pattern, what they answer instead of 200, and to which share of their calls."""
+
+    pattern: str
+    answer: Answer
+    share: float
+
+
+def read_pretences(text: str) -> tuple[Pretence, ...]:
+    """`MODEL=ANSWER[:RATE]`, with commas between several. Raises UsageError."""
+    found = tuple(_read_pretence(part.strip()) for part in text.split(",") if part.strip())
+    for pattern in {one.pattern for one in found}:
+        if sum(one.share for one in found if one.pattern == pattern) > 1 + 1e-9:
+            raise UsageError(f"--pretend {pattern}: it would give these answers to more than all of its calls")
+    return found
+
+
+def _read_pretence(text: str) -> Pretence:
+    pattern, equals, value = text.rpartition("=")
+    answer, _, rate = value.partition(":")
+    if not equals or not pattern:
+        raise UsageError(f"--pretend takes MODEL=ANSWER or MODEL=ANSWER:RATE, not {text!r}")
+    try:
+        share = float(rate) if rate else 1.0
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise UsageError(f"--pretend {text}: {rate!r} is not a rate; write one above 0, at most 1")
+    try:
+        return Pretence(pattern, read_answer(answer), share)
+    except ValueError as error:
+        raise UsageError(f"--pretend {text}: {error}") from None
+
+
+class PretendedUpstreams:
+    """Answers every attempt by itself."""
+
+    def __init__(self, pretences: Sequence[Pretence]) -> None:
+        self._pretences = pretences
+        self._of: dict[str, list[Pretence]] = {}
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+    async def ask(self, upstream: Upstream, asking: Asking) -> Reply:
+        """The answer that is pretended for this model; 200 where none is."""
+        own = self._of.get(upstream.name)
+        if own is None:
+            own = self._of[upstream.name] = [one for one in self._pretences if matching_models(one.pattern, [upstream.name])]
+        point = random.random()  # noqa: S311 - a pretended failure need not be secret
+        answer: Answer = 200
+        for one in own:
+            if point < one.share:
+                answer = one.answer
+                break
+            point -= one.share
+        if answer == "hang":
+            return await _pretended_hang(upstream)
+        return _pretended_reply(upstream, asking, answer)
+
+
+async def _pretended_hang(upstream: Upstream) -> Reply:
+    limit = upstream.timeout
+    await asyncio.sleep(CONNECT_SECONDS if limit is None else min(limit, CONNECT_SECONDS))
+    if limit is not None and limit < CONNECT_SECONDS:
+        return failure(408, f"{upstream.name} did not answer within {limit:g} s (pretended)")
+    return failure("hang", f"{upstream.name}: there was no connection within {CONNECT_SECONDS} s (pretended)")
+
+
+def _pretended_reply(upstream: Upstream, asking: Asking, answer: Answer) -> Reply:
+    if answer in ("refused", "broken-body"):
+        return failure(answer, f"{upstream.name}: {answer} (pretended)")
+    if isinstance(answer, int | RetryAfter) and answer != 200:
+        status = 429 if isinstance(answer, RetryAfter) else answer
+        after = [(b"retry-after", b"%d" % answer.seconds)] if isinstance(answer, RetryAfter) else []
+        held = b"" if status in (204, 205, 304) else error_body(f"a pretended {status}", "pretended", "pretended")
+        return Reply(status, answer, [*_JSON, *after], held)
+    cut = answer == "cut-stream"
+    if cut or asking.fields.get("stream") == b"true":
+        return Reply(200, 200, _EVENTS, rest=_pretended_stream(upstream, asking, cut), is_stream=True)
+    return Reply(200, 200, _JSON, msgspec.json.encode(_pretended_body(upstream, asking)))
+
+
+def _pretended_body(upstream: Upstream, asking: Asking) -> dict[str, Any]:
+    text, about = "".join(_MADE_UP), {"id": "pretended", "created": int(time.time()), "model": upstream.model}
+    if asking.path == "/embeddings":
+        datum = {"object": "embedding", "index": 0, "embedding": [0.0, 0.6, 0.8]}
+        return {"object": "list", "model": upstream.model, "data": [datum], "usage": {"prompt_tokens": 8, "total_tokens": 8}}
+    if asking.path == "/responses":
+        return _pretended_response(upstream, text)
+    if asking.path == "/completions":
+        choice: dict[str, Any] = {"index": 0, "text": text, "finish_reason": "stop", "logprobs": None}
+        return {**about, "object": "text_completion", "choices": [choice], "usage": _PRETENDED_USAGE}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return {**about, "object": "chat.completion", "choices": [choice], "usage": _PRETENDED_USAGE}
+
+
+def _pretended_response(upstream: Upstream, text: str) -> dict[str, Any]:
+    content = {"type": "output_text", "text": text, "annotations": []}
+    message = {"id": "pretended", "type": "message", "role": "assistant", "status": "completed", "content": [content]}
+    usage = {"input_tokens": 8, "output_tokens": 9, "total_tokens": 17}
+    return {
+        "id": "pretended", "object": "response", "created_at": int(time.time()), "model": upstream.model,
+        "status": "completed", "output": [message], "parallel_tool_calls": True, "tool_choice": "auto", "tools": [],
+        "usage": usage,
+    }  # fmt: skip
+
+
+async def _pretended_stream(upstream: Upstream, asking: Asking, cut: bool) -> AsyncIterator[bytes]:
+    for number, event in enumerate(_pretended_events(upstream, asking)):
+        if cut and number == 2:
+            raise StreamCut
+        yield b"data: %s\n\n" % msgspec.json.encode(event)
+        await asyncio.sleep(0)
+    if asking.path != "/responses":
+        yield b"data: [DONE]\n\n"
+
+
+def _pretended_events(upstream: Upstream, asking: Asking) -> list[dict[str, Any]]:
+    if asking.path == "/responses":
+        place = {"item_id": "pretended", "output_index": 0, "content_index": 0}
+        deltas = [{"type": "response.output_text.delta", "delta": part, **place} for part in _MADE_UP]
+        return [*deltas, {"type": "response.completed", "response": _pretended_response(upstream, "".join(_MADE_UP))}]
+    chat = asking.path == "/chat/completions"
+    about = {
+        "id": "pretended",
+        "created": int(time.time()),
+        "model": upstream.model,
+        "object": "chat.completion.chunk" if chat else "text_completion",
+    }
+    parts: list[dict[str, Any]] = [{"delta": {"content": part}} if chat else {"text": part} for part in _MADE_UP]
+    ends: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+    choices = [{"index": 0, **part, "finish_reason": None} for part in parts]
+    return [{**about, "choices": [choice]} for choice in (*choices, {"index": 0, **ends, "finish_reason": "stop"})]
