@@ -64,7 +64,7 @@ IMPURE = {"os", "pathlib", "time", "datetime", "logging", "socket", "subprocess"
 MODULES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 
-MOST_MODULES = 163
+MOST_MODULES = 161
 MODULE_LINES, FUNCTION_LINES = 600, 45  # at most
 
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.load.urls import http_url_error, is_safe_for_secrets
 from policyctl.plan.approval import Proposal
+from policyctl.remote import Backoff
 from policyctl.remote.http import HttpClient, Request, Response, describe, host_of
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor, resolve_secret
 
 LABEL = "policyctl-drift"

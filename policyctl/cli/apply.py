@@ -496,8 +496,8 @@ class GatewayState(NamedTuple):
 
 def _wait_for(gateways: Sequence[str], wanted: Wanted, seconds: float) -> None:
     """Wait until every gateway runs what is wanted. Raises Incomplete, with each that does not and why, once time is over."""
+    from policyctl.remote import Backoff
     from policyctl.remote.http import HttpClient
-    from policyctl.remote.protocol import Backoff
     from policyctl.remote.redaction import Redactor
 
     end, left = time.monotonic() + seconds, list(gateways)

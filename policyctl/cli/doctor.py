@@ -23,8 +23,8 @@ from policyctl.load.environment import Config, listed_names
 from policyctl.load.urls import Origin, is_http, is_loopback, origin
 from policyctl.reconcile.audit import audit_record
 from policyctl.reconcile.observe import observe
+from policyctl.remote import Backoff, Reader
 from policyctl.remote.open import Access, open_sender
-from policyctl.remote.protocol import Backoff, Reader
 from policyctl.report.format import Style, count, escape, json_text
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from policyctl.policy.names import (
     short_model,
 )
 from policyctl.reconcile.observe import find_those, look_up, observe
-from policyctl.remote.protocol import Reader
+from policyctl.remote import Reader
 
 LIVE = "live"
 

@@ -35,7 +35,7 @@ from policyctl.policy.live import LiveRows
 from policyctl.policy.names import MODEL_PREFIX, counted, kind_of
 from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import KnownModels, plan_directory
-from policyctl.remote.protocol import Reader
+from policyctl.remote import Reader
 from policyctl.report.format import escape
 from policyctl.report.policies import pull_text
 

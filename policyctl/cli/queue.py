@@ -48,9 +48,9 @@ from policyctl.reconcile.queue import WATCH, Heartbeat, JobQueue, Order, QueueRu
 from policyctl.remote.open import shared_hosts
 from policyctl.remote.postgres_shared import Interrupted, LeaderState, PaceTable, SharedHostPace, remote_lock
 from policyctl.report.format import count, escape
+from policyctl.watch import Board, Watcher
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.look import Look
-from policyctl.watch.status import Board, Watcher
 
 if TYPE_CHECKING:
     from policyctl.cli.watch import OutputOptions

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from policyctl.reconcile.apply import ApplySettings
     from policyctl.reconcile.audit import AuditRecord
     from policyctl.reconcile.drift import Spell
-    from policyctl.remote.protocol import Reader
+    from policyctl.remote import Reader
 
 
 def review_directory(

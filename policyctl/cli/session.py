@@ -31,8 +31,8 @@ from policyctl.load.source import read_bytes, state_folder
 from policyctl.load.urls import LOCAL, SQLITE, is_shared, remote_url_error
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import digest
+from policyctl.remote import Reader
 from policyctl.remote.open import Access, open_reader
-from policyctl.remote.protocol import Reader
 from policyctl.rules import Chosen
 
 if TYPE_CHECKING:

@@ -30,11 +30,11 @@ from policyctl.remote.hosts import HostTally
 from policyctl.remote.redaction import resolve_secret
 from policyctl.remote.sqlite import LockWait, apply_lock
 from policyctl.report.format import cut, escape
+from policyctl.watch import SETTLED, Board, SourceStatus, State, Transition, Watcher, advice
 from policyctl.watch.http import StatusServer, WatchSite
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory, StateFiles, StateFolder
 from policyctl.watch.notify import IssueKeeper, IssueList, Notifier
-from policyctl.watch.status import SETTLED, Board, SourceStatus, State, Transition, Watcher, advice
 
 if TYPE_CHECKING:
     from policyctl.cli.fleet import Fleet

@@ -34,6 +34,7 @@ from policyctl.reconcile.apply import ApplyEvents, ApplySettings, apply_plan
 from policyctl.remote.open import shared_hosts
 from policyctl.report.fleet import planned
 from policyctl.report.format import count
+from policyctl.watch import Watcher
 from policyctl.watch.look import (
     OTHER_FILES,
     CredentialsMark,
@@ -46,14 +47,13 @@ from policyctl.watch.look import (
     state_of,
     text_of,
 )
-from policyctl.watch.status import Watcher
 
 if TYPE_CHECKING:
     from policyctl.cli.watch import Outputs
     from policyctl.plan.safety import Review
     from policyctl.reconcile.audit import Audit
+    from policyctl.remote import Reader
     from policyctl.remote.hosts import HostPace
-    from policyctl.remote.protocol import Reader
 
 _FEW = 4
 _MOST_SAID = 10_000  # messages that are remembered

@@ -33,8 +33,8 @@ from policyctl.policy.names import Kind, virtual_model
 from policyctl.reconcile.audit import Audit, Recording, recording
 from policyctl.reconcile.observe import WAITS, Witnesses, look_up, verify
 from policyctl.reconcile.plan import moved_by_another, raise_if_refused, raise_if_stale, stale_changes
+from policyctl.remote import Backoff, Writer
 from policyctl.remote.open import Access, apply_lock_for, open_writer, require_writable
-from policyctl.remote.protocol import Backoff, Writer
 from policyctl.remote.sqlite import LockWait
 from policyctl.report.format import count
 

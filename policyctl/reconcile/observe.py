@@ -28,7 +28,7 @@ from policyctl.policy.findings import Finding
 from policyctl.policy.live import Live, LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.policy.names import Kind, canonical, kind_of
 from policyctl.policy.virtual_model import VirtualModelRow
-from policyctl.remote.protocol import Reader
+from policyctl.remote import Reader
 
 if TYPE_CHECKING:
     from policyctl.plan.safety import Review

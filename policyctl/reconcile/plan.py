@@ -41,7 +41,7 @@ from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, kind_of, matches, virtual_model
 from policyctl.policy.virtual_model import UNNAMED, may_lose_key
 from policyctl.reconcile.observe import CONTRADICTS, observe
-from policyctl.remote.protocol import Reader
+from policyctl.remote import Reader
 from policyctl.report.format import count, position_name
 from policyctl.report.plan_text import sides
 

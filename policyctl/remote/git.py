@@ -33,7 +33,7 @@ from policyctl.policy.document import canonical_text
 from policyctl.policy.findings import which_of
 from policyctl.policy.live import UnreadableRow, row_name
 from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
-from policyctl.remote.protocol import Closing
+from policyctl.remote import Closing
 
 _POINTER = "P019"  # of a file in Git LFS
 

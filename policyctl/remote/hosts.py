@@ -26,7 +26,7 @@ import httpx
 
 from policyctl.errors import RemoteError
 from policyctl.load.urls import Origin
-from policyctl.remote.protocol import Backoff
+from policyctl.remote import Backoff
 
 WHOLE = 120.0  # seconds until a response must be complete
 LONGEST_PAUSE = 900.0

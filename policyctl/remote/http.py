@@ -30,8 +30,8 @@ from policyctl import __version__
 from policyctl.errors import LostAnswer, RemoteError, Unreachable
 from policyctl.load.source import read_bounded
 from policyctl.load.urls import is_loopback, origin
+from policyctl.remote import Backoff, RetryBudget
 from policyctl.remote.hosts import Deadline, HostPace, Hosts, LookBudget, exchange
-from policyctl.remote.protocol import Backoff, RetryBudget
 from policyctl.remote.redaction import Redactor, hide_proxies
 
 _ENOUGH = 64 * 1024  # bytes of an answer of which only the status counts

@@ -23,7 +23,7 @@ from policyctl.load.urls import (
     postgres_files,
     postgres_url_error,
 )
-from policyctl.remote.protocol import Backoff, Reader, Writer
+from policyctl.remote import Backoff, Reader, Writer
 from policyctl.remote.sqlite import SqliteReader, SqliteRemote
 
 if TYPE_CHECKING:

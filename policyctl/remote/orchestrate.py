@@ -19,8 +19,8 @@ from policyctl.policy.live import named_rows
 from policyctl.policy.model_settings import is_placeholder, secret_texts, unknown_settings
 from policyctl.policy.names import KINDS, Kind, canonical_name, kind_of, row_names, virtual_model
 from policyctl.policy.virtual_model import VirtualModelRow
+from policyctl.remote import SECRETS_SHOWN, Closing
 from policyctl.remote.http import Request, Response, describe, host_of, is_quota
-from policyctl.remote.protocol import SECRETS_SHOWN, Closing
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.tenant_lists import Connections, every_row, is_envelope, read_sources, total_of
 

@@ -32,7 +32,7 @@ from psycopg.pq import TransactionStatus
 from policyctl.errors import Conflict, LostAnswer, RemoteError
 from policyctl.load.urls import postgres_identity
 from policyctl.plan.audit import AuditLine, audit_line, read_entry
-from policyctl.remote.protocol import Backoff
+from policyctl.remote import Backoff
 from policyctl.remote.store import UNIQUE_KINDS, Columns, QuotaReached, Store, StoreReader, taken
 
 LONGEST_NAME = 2000  # bytes of a name or id, which an index must hold

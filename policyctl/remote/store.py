@@ -26,7 +26,7 @@ from policyctl.policy.document import Document, is_server_key
 from policyctl.policy.model_settings import masked, without_unset_masks
 from policyctl.policy.names import Kind, canonical_name, kind_of, row_names
 from policyctl.policy.virtual_model import VirtualModelRow
-from policyctl.remote.protocol import Closing
+from policyctl.remote import Closing
 
 
 class StoreReader(Closing):

@@ -10,7 +10,7 @@ from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.policy.document import Document, model_names
 from policyctl.policy.model_settings import provider_key, with_camel_case, with_snake_case
 from policyctl.policy.names import canonical_model, canonical_name
-from policyctl.remote.protocol import SECRETS_SHOWN
+from policyctl.remote import SECRETS_SHOWN
 from policyctl.remote.store import QuotaReached
 from policyctl.server.api import (
     ApiRequest,

@@ -27,7 +27,7 @@ from policyctl.errors import PolicyctlError, where_raised
 from policyctl.load.urls import host_in, is_loopback_host
 from policyctl.report.format import count, json_text
 from policyctl.report.plan_html import filled_page
-from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State
+from policyctl.watch import Board, EnvironmentStatus, SourceStatus, State
 
 MOST_CONNECTIONS = 16
 SECONDS = 15.0  # for a whole request and its response

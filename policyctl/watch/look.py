@@ -23,7 +23,7 @@ from policyctl.plan.fleet import EnvironmentResult
 from policyctl.plan.plan import Change, normal_of
 from policyctl.policy.document import Document, canonical_text
 from policyctl.policy.findings import listed
-from policyctl.watch.status import State
+from policyctl.watch import State
 
 MOST_HEALS = 3  # in a row, each needed again at the next look: another tool undoes them
 _SOON, _LATER = 1.5, 0.9  # of an interval, since looks are not evenly spread

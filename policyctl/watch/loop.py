@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.windows import RetryWaits, duration
+from policyctl.watch import SETTLED, Board, EnvironmentStatus, SourceStatus, State, Watcher
 from policyctl.watch.look import (
     Clock,
     EnvironmentVisit,
@@ -34,7 +35,6 @@ from policyctl.watch.look import (
     visit_environment,
 )
 from policyctl.watch.memory import Memory
-from policyctl.watch.status import SETTLED, Board, EnvironmentStatus, SourceStatus, State, Watcher
 
 _SPREAD = 0.03  # seconds for each environment that is looked at because of a new revision, so that they do not come at once
 _HINT_SECONDS = 5.0  # the shortest time between two reads of the source, however many hints there are

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 
 from policyctl.errors import PolicyctlError
 from policyctl.load.source import make_state_folder, read_bounded, write_atomically
+from policyctl.watch import FAILING, EnvironmentStatus, State
 from policyctl.watch.look import Heals, Look, Synced, Watched
-from policyctl.watch.status import FAILING, EnvironmentStatus, State
 
 FILE = "watch.jsonl"
 FORMAT = "policyctl/watch"

@@ -30,8 +30,8 @@ from policyctl.remote.http import post_once
 from policyctl.remote.redaction import Read, resolve_secret
 from policyctl.report.format import count
 from policyctl.report.markdown import code, row
+from policyctl.watch import EnvironmentStatus, State, Transition, advice
 from policyctl.watch.memory import StateFiles
-from policyctl.watch.status import EnvironmentStatus, State, Transition, advice
 
 FILE = "notifications.json"
 SPOOL, SPOOL_VERSION = "policyctl/notifications", 1

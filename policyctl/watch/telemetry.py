@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 
 import policyctl
 from policyctl.errors import PolicyctlError, UsageError
-from policyctl.watch.status import FAILING, Board
+from policyctl.watch import FAILING, Board
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span as OtelSpan

@@ -19,10 +19,10 @@ from policyctl.plan.plan import GOOD, Outcome, Plan, make_plan
 from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe, verify
+from policyctl.remote import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.format import Style

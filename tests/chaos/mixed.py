@@ -21,8 +21,8 @@ from policyctl.policy.model_schema import read_model
 from policyctl.policy.names import canonical, canonical_name
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe, verify
+from policyctl.remote import Backoff
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.sqlite import SqliteRemote
 from policyctl.report.format import Style
 from policyctl.report.plan_text import apply_text

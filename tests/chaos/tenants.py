@@ -15,9 +15,9 @@ from policyctl.policy.live import named_rows
 from policyctl.policy.names import canonical_name
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe, verify
+from policyctl.remote import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor
 from tests.chaos.figures import Figures
 from tests.chaos.invariants import Violation

@@ -16,8 +16,8 @@ from policyctl.plan.settings import Settings
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import verify
 from policyctl.reconcile.plan import plan_directory
+from policyctl.remote import Backoff
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.protocol import Backoff
 from policyctl.server.api import Variant
 from tests.conftest import Policyctl, Project
 from tests.examples import examples

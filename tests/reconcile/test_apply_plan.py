@@ -19,8 +19,8 @@ from policyctl.reconcile.apply import Applied, ApplyEvents, ApplySettings, apply
 from policyctl.reconcile.audit import Audit, AuditFile
 from policyctl.reconcile.observe import WAITS
 from policyctl.reconcile.plan import plan_directory
+from policyctl.remote import Backoff
 from policyctl.remote.open import Access, open_reader
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.sqlite import LockWait, apply_lock
 from tests.builders import policy
 from tests.remote.fake_server import Reply, Seen, Silence, standing_in

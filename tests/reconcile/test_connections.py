@@ -14,8 +14,8 @@ from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document
 from policyctl.policy.virtual_model import VirtualModel, VirtualModelRow
 from policyctl.reconcile.plan import plan_directory
+from policyctl.remote import SECRETS_SHOWN
 from policyctl.remote.orchestrate import OrchestrateReader
-from policyctl.remote.protocol import SECRETS_SHOWN
 from policyctl.remote.redaction import Redactor
 from policyctl.remote.sqlite import SqliteRemote
 from tests.builders import model, model_row, policy

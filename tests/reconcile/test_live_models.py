@@ -19,7 +19,7 @@ from policyctl.policy.names import canonical, kind_of, virtual_model
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import verify
 from policyctl.reconcile.plan import plan_directory
-from policyctl.remote.protocol import Writer
+from policyctl.remote import Writer
 from policyctl.remote.sqlite import SqliteRemote
 from tests.examples import examples
 from tests.reconcile.model_tenants import CANARY, ELSEWHERE, row_sets, tenants

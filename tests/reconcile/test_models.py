@@ -19,7 +19,7 @@ from policyctl.policy.names import MODEL_PREFIX
 from policyctl.policy.virtual_model import VirtualModel
 from policyctl.reconcile.apply import apply_changes
 from policyctl.reconcile.observe import observe, verify
-from policyctl.remote.protocol import Backoff
+from policyctl.remote import Backoff
 from tests.reconcile.faulty import FAULTS, FaultyRemote
 
 HEAD = {"spec_version": "v1", "kind": "model"}

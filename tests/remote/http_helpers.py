@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 
 from policyctl.load.settings_file import AuthFile
+from policyctl.remote import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.login import LoginSession
 from policyctl.remote.orchestrate import OrchestrateRemote, Sender
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 from tests.patience import LONGEST
 

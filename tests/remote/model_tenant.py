@@ -11,9 +11,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from policyctl.policy.model_settings import with_camel_case
 from policyctl.policy.names import provider_of
+from policyctl.remote import Backoff
 from policyctl.remote.http import HttpClient
 from policyctl.remote.orchestrate import OrchestrateRemote
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor
 from tests.chaos.faults import End, Play
 from tests.chaos.messages import Answer, Request, answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policyctl.remote.protocol import Backoff, RetryBudget
+from policyctl.remote import Backoff, RetryBudget
 from tests.remote.http_helpers import Clock
 
 ASKED = st.lists(st.none() | st.floats(0, 200), max_size=40)

@@ -14,10 +14,10 @@ import pytest
 from policyctl.errors import RemoteError
 from policyctl.load.settings_file import AuthFile
 from policyctl.load.urls import origin
+from policyctl.remote import Backoff
 from policyctl.remote.hosts import HostPace, Hosts
 from policyctl.remote.http import HttpClient, Request
 from policyctl.remote.login import LoginSession
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Credentials, Redactor
 from tests.conftest import Policyctl, Project
 from tests.patience import LONGEST

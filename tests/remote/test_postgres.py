@@ -12,8 +12,8 @@ import pytest
 
 from policyctl.errors import Conflict, LostAnswer, RemoteError
 from policyctl.load.urls import postgres_identity, remote_url_error
+from policyctl.remote import Backoff
 from policyctl.remote.postgres import AT_ONCE, LONGEST_NAME, PostgresDatabase, PostgresRemote, open_postgres_reader
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.store import DocumentTable, ModelTable, QuotaReached
 from policyctl.server.documents import BINDINGS, COLLECTIONS, WORKSPACES
 from tests.conftest import ANYGEM, Policyctl, Project

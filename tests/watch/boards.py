@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from policyctl.watch.status import Board, EnvironmentStatus, SourceStatus, State
+from policyctl.watch import Board, EnvironmentStatus, SourceStatus, State
 
 NOW = datetime(2026, 3, 2, 9, 30, tzinfo=UTC)
 REASONS = {

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from policyctl.load.environment import Receiver
+from policyctl.watch import Board, State
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.notify import GATHER_SECONDS, Notifier
-from policyctl.watch.status import Board, State
 from tests.patience import LONGEST
 from tests.watch.boards import status
 

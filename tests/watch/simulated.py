@@ -14,10 +14,10 @@ from typing import Any
 from policyctl.load.windows import WatchSettings
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
+from policyctl.watch import Board, SourceStatus, Transition, Watcher
 from policyctl.watch.look import Clock, CredentialsMark, Look, LookSchedule, Settled, Synced, Watched
 from policyctl.watch.loop import Holds, WatchLoop
 from policyctl.watch.memory import Memory, StateFolder
-from policyctl.watch.status import Board, SourceStatus, Transition, Watcher
 
 BEGIN = datetime(2026, 11, 27, 6, tzinfo=UTC)
 

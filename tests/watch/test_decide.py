@@ -9,8 +9,8 @@ import pytest
 from policyctl.load.windows import WatchSettings, Window
 from policyctl.plan.drift import Moved
 from policyctl.plan.fleet import EnvironmentResult
+from policyctl.watch import State
 from policyctl.watch.look import Look, Problem, Situation, decide, state_of
-from policyctl.watch.status import State
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 OFF, APPLIES, HEALS = WatchSettings(), WatchSettings(apply="on-merge"), WatchSettings(heal="always")

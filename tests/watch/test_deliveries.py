@@ -12,10 +12,9 @@ import pytest
 from policyctl.errors import RemoteError
 from policyctl.load.environment import Receiver
 from policyctl.remote.http import post_once
-from policyctl.watch import notify
+from policyctl.watch import State, Transition, notify
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.notify import FILE, GATHER_SECONDS, Notifier
-from policyctl.watch.status import State, Transition
 from tests.patience import LONGEST
 from tests.remote.fake_server import Reply, certificates, standing_in
 from tests.watch.boards import status

@@ -20,7 +20,7 @@ from policyctl.cli.init import DEPLOYS, deployment
 from policyctl.cli.main import policyctl as policyctl_commands
 from policyctl.gateway.observed import FAMILIES
 from policyctl.remote.hosts import HostTally
-from policyctl.watch.status import Board
+from policyctl.watch import Board
 from policyctl.watch.telemetry import QueueCollector, ReceiverCollector, WatchMetrics
 from tests.conftest import Policyctl
 

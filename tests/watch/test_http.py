@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from policyctl.errors import PolicyctlError, RemoteError
+from policyctl.watch import Board, State
 from policyctl.watch.http import MOST_CONNECTIONS, SECONDS, StatusServer, WatchSite
-from policyctl.watch.status import Board, State
 from tests.patience import LONGEST
 from tests.watch.boards import NOW, board, status
 

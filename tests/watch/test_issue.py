@@ -15,10 +15,9 @@ import pytest
 from policyctl.ci.comments import MARKER, is_in, watch_marker
 from policyctl.cli.watch import WatchIssue
 from policyctl.load.environment import Receiver
-from policyctl.watch import notify
+from policyctl.watch import Board, State, notify
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.notify import GATHER_SECONDS, IssueList, Notifier
-from policyctl.watch.status import Board, State
 from policyctl.watch.telemetry import ReceiverCollector, WatchMetrics
 from tests.cli.forges import TOKEN, Forge, forge_of
 from tests.conftest import Policyctl, Project, Ran

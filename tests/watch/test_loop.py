@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from policyctl.errors import PolicyctlError
 from policyctl.load.windows import RetryWaits, WatchSettings, Window
 from policyctl.plan.fleet import EnvironmentResult
+from policyctl.watch import Board, State
 from policyctl.watch.look import Look, Settled, Synced, Watched
 from policyctl.watch.loop import WatchLoop
 from policyctl.watch.memory import Memory
-from policyctl.watch.status import Board, State
 from tests.examples import examples
 from tests.patience import LONGEST
 from tests.watch.simulated import BEGIN, SimulatedClock, SimulatedWork, Simulation, Tenant

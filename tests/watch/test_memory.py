@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policyctl.load.windows import WatchSettings
+from policyctl.watch import EnvironmentStatus, State
 from policyctl.watch.look import Heals, Synced, Watched
 from policyctl.watch.memory import FILE, Memory, StateFolder
-from policyctl.watch.status import EnvironmentStatus, State
 from tests.examples import examples
 
 SINCE = datetime(2026, 11, 27, 12, 0, 1, 5, tzinfo=UTC)
@@ -162,7 +162,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from policyctl.watch.memory import Memory, StateFolder
-from policyctl.watch.status import EnvironmentStatus, State
+from policyctl.watch import EnvironmentStatus, State
 memory = Memory(StateFolder(Path(sys.argv[1])))
 for number in range(1000000):
     memory.announce(EnvironmentStatus(f"e{number}", State.DRIFTED, datetime.now(UTC)))

@@ -9,11 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from policyctl.errors import RemoteError, UsageError
 from policyctl.load.urls import origin
+from policyctl.remote import Backoff
 from policyctl.remote.hosts import Hosts, HostTally
 from policyctl.remote.http import HttpClient, Request
-from policyctl.remote.protocol import Backoff
 from policyctl.remote.redaction import Redactor
-from policyctl.watch.status import Board, State
+from policyctl.watch import Board, State
 from policyctl.watch.telemetry import WatchMetrics
 from tests.watch.boards import NOW, board, fleet, status
 

@@ -20,9 +20,9 @@ from policyctl.load.discovery import load_config
 from policyctl.load.environment import Receiver
 from policyctl.load.settings_file import NotifiedState, ReceiverFile
 from policyctl.policy.schema import model_schema
+from policyctl.watch import Board, State, Transition
 from policyctl.watch.memory import StateFolder
 from policyctl.watch.notify import FILE, GATHER_SECONDS, KEPT_SECONDS, Notifier
-from policyctl.watch.status import Board, State, Transition
 from policyctl.watch.telemetry import ReceiverCollector, WatchMetrics
 from tests.conftest import Policyctl, Project
 from tests.patience import LONGEST

@@ -10,8 +10,8 @@ from importlib.resources import files
 import jsonschema
 import pytest
 
+from policyctl.watch import Board, SourceStatus, State
 from policyctl.watch.http import STATES, StatusQuery, length, status_html, status_json
-from policyctl.watch.status import Board, SourceStatus, State
 from tests.watch.boards import NOW, REASONS, board, fleet, status
 
 

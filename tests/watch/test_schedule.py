@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policyctl.load.windows import RetryWaits, WatchSettings
+from policyctl.watch import State
 from policyctl.watch.look import LookSchedule, Watched
 from policyctl.watch.loop import Holds, Waves
-from policyctl.watch.status import State
 
 ORIGIN = "https://host:443"
 NAMES = [f"e{number}" for number in range(200)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from policyctl.remote import Reader, Writer
 from policyctl.remote.open import open_reader, open_writer
-from policyctl.remote.protocol import Reader, Writer
 from policyctl.remote.sqlite import SqliteRemote
 from tests.server.serving import Served, serving
 

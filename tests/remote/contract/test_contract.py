@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from policyctl.errors import Conflict, Moved, NotFound
 from policyctl.policy.live import LivePolicy, read_row
-from policyctl.remote.protocol import Writer
+from policyctl.remote import Writer
 from tests.examples import examples
 from tests.remote.contract.conftest import Kind
 from tests.remote.http_helpers import document
