@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 import policyctl
-from policyctl.rules import DEFAULT_CODES, LINT_CODES, RULES, Chosen, with_prefix
+from policyctl.rules import DEFAULT_CODES, FILE_RULES, LINT_CODES, RULES, Chosen, with_prefix
 from policyctl.rules.lint import DEEP_RULES, LINT_RULES
-from policyctl.rules.problems import FILE_RULES
 
 SOURCE = Path(policyctl.__file__).parent
 INFOS = {"P404", "P415", "P422", "P462", "P503"}
