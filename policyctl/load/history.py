@@ -523,10 +523,13 @@ def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     return Arrival((commit, *parents), alone=True)
 
 
-def branch_at(top: Path | None) -> list[str]:
-    """The commits of the branch that is checked out at the top of a repository, by first parents, the youngest first."""
+def history_at(top: Path | None) -> list[str]:
+    """The history of the commit that is checked out at the top of a repository, each commit before those that it is based on.
+
+    Not by first parents: where a branch that took in the main one was fast-forwarded, these are the branch's.
+    """
     repository = None if top is None else find_repository(top)
-    return [] if repository is None else repository.output("rev-list", "--first-parent", "HEAD").decode().split()
+    return [] if repository is None else repository.output("rev-list", "--topo-order", "HEAD").decode().split()
 
 
 def is_in_branch(top: Path | None, commit: str) -> bool:

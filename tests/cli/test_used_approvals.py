@@ -690,6 +690,33 @@ def test_merges_count_in_the_order_of_the_branch(noted: int, tenant: TenantOf) -
     assert re.search("pull request .21 \\(a later one changed the settings\\)", ran.err)
 
 
+def test_a_branch_that_took_in_the_main_one_and_was_fast_forwarded_is_newer_than_what_it_took_in(tenant: TenantOf) -> None:
+    """By first parents its own commits come last. It takes back the settings under which the older page showed a removal."""
+    folder, settings = tenant.work.project.folder, CONFIG.replace("URL", tenant.url)
+    git(folder, "branch", "later")
+    git(folder, "switch", "--quiet", "--create=squashed")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    (tenant.work.project.policies / "p.yaml").unlink()
+    tenant.work.project.write("policyctl.yaml", f"{settings}prune: false\n")
+    assert tenant.work.comment(5).code == 0
+    git(folder, "switch", "--quiet", "main")
+    git(folder, "merge", "--quiet", "--squash", "squashed")
+    tenant.forge.merge(5, tenant.push())
+    tenant.work.settle()
+    git(folder, "switch", "--quiet", "later")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    git(folder, "merge", "--quiet", "--no-ff", "--no-commit", "main")
+    tenant.work.project.write("policyctl.yaml", settings)
+    assert tenant.work.comment(6).code == 0
+    git(folder, "switch", "--quiet", "main")
+    git(folder, "merge", "--quiet", "--ff-only", "later")
+    tenant.forge.commit = tenant.forge.head = git(folder, "rev-parse", "HEAD").strip()
+    tenant.forge.merge(6)
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["p"]) == (4, "a")
+    assert re.search("pull request .5 \\(a later one changed the settings\\)", ran.err)
+
+
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant.refuses = False
     tenant.merge(5, p=B)

@@ -169,9 +169,9 @@ def _has_twin(one: Merged, found: Sequence[Merged]) -> bool:
 def _as_in_branch(found: Sequence[Merged], top: Path | None) -> list[Merged]:
     """Merges in the order of the branch, the newest first: a queue merges several at once, and the service notes each in its
     own time. What is not in the branch comes first: it was merged later."""
-    from policyctl.load.history import branch_at  # imports subprocess
+    from policyctl.load.history import history_at  # imports subprocess
 
-    places = {commit: number for number, commit in enumerate(branch_at(top))} if len(found) > 1 else {}
+    places = {commit: number for number, commit in enumerate(history_at(top))} if len(found) > 1 else {}
     return sorted(found, key=lambda one: places.get(one.merge.end, -1))
 
 
