@@ -380,7 +380,7 @@ def changes_of(kinds: Sequence[PlanKind]) -> list[tuple[Item, Review]]:
     """
     found: defaultdict[str, list[tuple[Item, Review, list[str]]]] = defaultdict(list)
     for kind in kinds:
-        for item in items_of(PlanView(kind.review, "")):
+        for item in (replace(one, users=_users(one, kind)) for one in items_of(PlanView(kind.review, ""))):
             alike = found[_key(item)]
             same = next((names for known, _, names in alike if _shown(known) == _shown(item)), None)
             if same is None:
@@ -397,6 +397,13 @@ def _key(item: Item) -> str:
     """All that a change replaces and writes, whatever the row is called, or how a policy is affected."""
     about = [item.before, item.after] if item.change is None else item.change._replace(id=None).content
     return canonical_text([item.action, item.name, about, *item.through])
+
+
+def _users(item: Item, kind: PlanKind) -> str:
+    """Who uses it, as far as that is shown: equal plans are shown once, for one of their environments."""
+    if len({one.users for one in kind.environments}) == 1:
+        return item.users
+    return f"{item.users or 'not known to be used'} in {kind.names[0]}; who uses it may differ elsewhere"
 
 
 def _shown(item: Item) -> Item:

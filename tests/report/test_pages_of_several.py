@@ -22,7 +22,7 @@ from policyctl.report.plan_markdown import COMMENT_BYTES, LEAST_BYTES, fleet_mar
 from policyctl.report.plan_view import PlanView, Provenance
 from tests.builders import body, policy, row
 from tests.report.github_html import TAGS, Page
-from tests.report.plans import balanced, reviewed
+from tests.report.plans import balanced, reviewed, used
 from tests.report.traps import TRAPS, acting, hostile
 
 
@@ -113,6 +113,22 @@ def test_a_field_that_moves_with_a_change_is_shown_for_each_environment_where_it
 
     text = page(fleet_of({"dev": plan("and wait"), "prod": plan("and refund")}))
     assert ("and wait" in text, "and refund" in text) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("dev", "prod", "shown"),
+    [
+        (["smoke"], ["smoke"], "used by 1 agent (smoke)"),
+        (["smoke"], ["bank", "shop"], "used by 1 agent (smoke) in dev; who uses it may differ elsewhere"),
+        ([], ["bank"], "not known to be used in dev; who uses it may differ elsewhere"),
+    ],
+)
+def test_who_uses_a_policy_in_one_environment_is_not_claimed_for_others(dev: list[str], prod: list[str], shown: str) -> None:
+    plan = reviewed([policy("chat", "x/a", "x/b")], [row("chat", "x/a")])
+    fleet = fleet_of({"dev": used(plan, {"chat": dev}), "prod": used(plan, {"chat": prod})})
+    (cells,) = [line for line in page(fleet).splitlines() if line.startswith("| update")]
+    assert re.search(r"(?:used|not known)[^;|]*(?:; who uses[^|;]*)?(?= \|)", cells.replace("`", ""))[0] == shown
+    assert shown in fleet_html(FleetView(fleet))
 
 
 def test_what_differs_is_side_by_side_and_what_does_not_is_left_out() -> None:
