@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from operator import attrgetter
@@ -424,7 +424,7 @@ def keep_unknown_fields(row: Document, desired: Document) -> Document:
     return written
 
 
-_NAMED = 3  # policies that a note names
+_NAMED, _NAMED_FIELDS = 3, 5  # policies, and fields that are kept, that a note names
 _ONE, _MANY = ("it", "it", "is", "moves", "goes"), ("they", "them", "are", "move", "go")
 
 
@@ -575,7 +575,8 @@ def _unknown(row: Document, known: Collection[str]) -> Iterator[tuple[str, Any]]
 
 
 def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], text_of: Callable[[str], str] = str) -> Iterator[str]:
-    """Notes on these live policies (by name), one sentence for all with the same fields. `text_of` formats a path."""
+    """Notes on these live policies (by name), one sentence for all with the same fields. `text_of` formats a path. To those
+    that are kept nothing happens, so only the first ones are named."""
     alike: defaultdict[tuple[tuple[bool, bool], tuple[str, ...]], list[str]] = defaultdict(list)
     for name, fields in sorted(found.items()):
         for fate in ((True, False), (True, True), (False, False)):
@@ -587,8 +588,9 @@ def unknown_field_notes(found: Mapping[str, tuple[UnknownField, ...]], text_of: 
         it, them, be, moves, goes = _ONE if len(paths) == 1 else _MANY
         gone = f"{goes} with what is removed around {them}"
         becomes = f"{moves} to what was another part" if moved else f"{be} kept" if kept else gone
-        yield f"the live {who} {', '.join(paths)}; {it} {becomes}, and effects on traffic ignore {them}"
+        named = ", ".join(paths) if moved or not kept else _listed(paths, _NAMED_FIELDS)
+        yield f"the live {who} {named}; {it} {becomes}, and effects on traffic ignore {them}"
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= _NAMED + 1 else f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
+def _listed(names: Sequence[str], most: int = _NAMED) -> str:
+    return ", ".join(names) if len(names) <= most + 1 else f"{', '.join(names[:most])} and {len(names) - most:,} more"

@@ -111,6 +111,15 @@ def test_policies_with_the_same_fields_are_one_note(found: dict[str, tuple[Unkno
     assert list(unknown_field_notes(found)) == [f"the live {line}" for line in said]
 
 
+def test_a_note_names_the_first_ones_of_many_fields_that_are_kept_and_each_that_is_not() -> None:
+    """A page that cuts a note approves nothing, and it is to approve what leaves them as they are."""
+    paths = [f"policy.targets[{number}].x" for number in range(40)]
+    (kept,) = unknown_field_notes({"a": tuple(UnknownField(path, 1) for path in paths)})
+    (lost,) = unknown_field_notes({"a": tuple(UnknownField(path, 1, kept=False) for path in paths)})
+    assert kept.startswith(f"the live policy a also has {', '.join(paths[:5])} and 35 more; they are kept")
+    assert lost.startswith(f"the live policy a also has {', '.join(paths)}; they go")
+
+
 def test_a_group_that_only_moves_keeps_its_fields() -> None:
     group = {"strategy": {"mode": "single"}, "targets": [{"model_name": B}]}
     moved = {"name": "x", "policy": {**body(), "targets": [group, {"model_name": A}]}}
