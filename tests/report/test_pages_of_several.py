@@ -126,8 +126,8 @@ def test_a_field_that_moves_with_a_change_is_shown_for_each_environment_where_it
 def test_who_uses_a_policy_in_one_environment_is_not_claimed_for_others(dev: list[str], prod: list[str], shown: str) -> None:
     plan = reviewed([policy("chat", "x/a", "x/b")], [row("chat", "x/a")])
     fleet = fleet_of({"dev": used(plan, {"chat": dev}), "prod": used(plan, {"chat": prod})})
-    (cells,) = [line for line in page(fleet).splitlines() if line.startswith("| update")]
-    assert re.search(r"(?:used|not known)[^;|]*(?:; who uses[^|;]*)?(?= \|)", cells.replace("`", ""))[0] == shown
+    (line,) = [line for line in page(fleet).splitlines() if line.startswith("| update")]
+    assert line.replace("`", "").endswith(f"; {shown} |")
     assert shown in fleet_html(FleetView(fleet))
 
 
