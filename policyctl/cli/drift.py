@@ -1,33 +1,42 @@
-"""policyctl drift: who moved what, and with --adopt the remote's edits as a patch or a pull request."""
+"""policyctl drift and pull: what the files lack of what is live, or have otherwise, and taking it over into them.
+
+drift shows who moved what, and with --adopt writes the remote's edits as a patch or a pull request; pull writes what is live as
+files.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from policyctl.cli.console import repository_path
+from policyctl.cli.console import Console, repository_path
 from policyctl.cli.environments import Pace, with_environments, with_pace
 from policyctl.cli.options import NAMES, Options, audit_option, complete_names, with_form, with_options
 from policyctl.cli.selection import Overrides, raise_if_idle
-from policyctl.cli.session import Session, open_session
+from policyctl.cli.session import DirectoryFiles, OpenedDirectory, Session, open_session
 from policyctl.errors import Incomplete, PolicyctlError, UsageError
-from policyctl.load.adopt import Adoption, FileLayout
+from policyctl.load.adopt import Adoption, FileLayout, Pull, leave_contradictions, plan_pull
+from policyctl.load.directory import Loaded
 from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.git import repository_top
-from policyctl.load.source import write_atomically
+from policyctl.load.source import make_folder, write_atomically
 from policyctl.load.urls import is_git
 from policyctl.plan.drift import DriftReport
 from policyctl.plan.fleet import EnvironmentResult
-from policyctl.plan.plan import Selection
+from policyctl.plan.plan import Plan, Selection
 from policyctl.policy.document import digest
-from policyctl.policy.names import canonical
+from policyctl.policy.live import LiveRows
+from policyctl.policy.names import MODEL_PREFIX, canonical, counted, kind_of
 from policyctl.reconcile.drift import Adopter, Evidence, FoundDrift, adoption_review, digest_after, drift_of
+from policyctl.reconcile.observe import observe
 from policyctl.reconcile.plan import KnownModels, plan_directory
+from policyctl.remote import Reader
 from policyctl.report.drift import (
     adoption_markdown,
     adoption_text,
@@ -42,13 +51,14 @@ from policyctl.report.drift import (
 from policyctl.report.format import count
 from policyctl.report.markdown import foreign_texts, naming
 from policyctl.report.plan_items import Room
+from policyctl.report.policies import pull_text
 
 if TYPE_CHECKING:
     from policyctl.ci.forge import Forge, Proposed
     from policyctl.cli.fleet import Fleet
     from policyctl.reconcile.audit import AuditRecord
 
-EPILOG = """\b
+DRIFT_EPILOG = """\b
 Example:
   policyctl drift
   policyctl drift anygem --env prod --audit audit.jsonl
@@ -56,7 +66,7 @@ Example:
   policyctl drift --adopt --patch adopt.patch && git apply adopt.patch"""
 
 
-@click.command("drift", epilog=EPILOG)
+@click.command("drift", epilog=DRIFT_EPILOG)
 @click.argument("names", nargs=-1, metavar="[NAME]...", shell_complete=complete_names)
 @audit_option("What apply --audit adds to, a file or a PostgreSQL database; what it has is certain, and wins over Git history.")
 @with_form("text", "json", "markdown")
@@ -303,3 +313,136 @@ def _as_committed(directory: Path, commit: str, done: Adoption) -> bool:
     texts = {path: text.replace("\r\n", "\n").encode() for path, text in before.items() if text is not None}
     held = {entry.path: contents.get(entry.path, b"").replace(b"\r\n", b"\n") for entry in entries}
     return texts == held
+
+
+PULL_EPILOG = """\b
+Example:
+  policyctl pull
+  policyctl pull --env prod --dir policies --overwrite
+  policyctl pull --env dev --env prod"""
+
+
+@click.command("pull", epilog=PULL_EPILOG)
+@click.option("--overwrite", is_flag=True, help="Replace files that differ from what is live.")
+@with_options(*NAMES)
+@with_environments
+def pull(options: Options, overwrite: bool, chosen: EnvironmentFilter) -> int:
+    """Write every live policy in scope as a file, so that plan has nothing to change.
+
+    Virtual models are written too, below models/, where policyctl.yaml has `manage: [policies, models]`, as init writes it;
+    without a policyctl.yaml only policies are. No file holds a secret. A policy or model that is in a file already stays in
+    that file, and files of what is not live are left alone. Exit code 5 means that something live does not match a file: it
+    cannot be written as one, or its file differs.
+
+    With several environments a file is written once, and only if it would be the same for all of them.
+    """
+    if chosen.several:
+        return _pull_several(options, chosen, overwrite=overwrite)
+    session = open_session(options)
+    opened = _read_directory(session)
+    with session.reader() as reader:
+        pulled = _decided(session, opened, reader, overwrite=overwrite)
+        _write_files(pulled.done.writes, options.dir, session.console)
+        plan = _plan_again(session, reader, pulled) if pulled.matters else None
+    session.console.result(pull_text(pulled.done, pulled.observed, plan, pulled.unmanaged, session.console.out_style))
+    pulled.raise_if_incomplete()
+    return 0
+
+
+class _Planned(NamedTuple):
+    """What pulling from one remote comes to. `loaded` is the directory as it was before, and `unmanaged` the number of virtual
+    models that it does not manage."""
+
+    done: Pull
+    observed: LiveRows
+    loaded: Loaded
+    unmanaged: int
+
+    @property
+    def matters(self) -> bool:
+        """Whether there is anything to compare afterwards."""
+        return bool(self.done.writes or self.loaded.desired)
+
+    def raise_if_incomplete(self) -> None:
+        """Raise Incomplete when something live does not match a file."""
+        if missing := (*self.done.kept, *self.done.left):
+            raise Incomplete(f"{counted(map(kind_of, missing), 'live ')} not pulled; see above. Read the plan before you apply")
+
+
+def _decided(session: Session, opened: OpenedDirectory, reader: Reader, *, overwrite: bool) -> _Planned:
+    """Decide what to write for an environment. Nothing is written here."""
+    settings, loaded = session.environment.settings, opened.loaded
+    layout = FileLayout(session.options.dir, *opened, session.environment)
+    with session.console.progress.of("Listing", "live policy") as step:
+        observed = observe(reader, on_row=step)
+    models = KnownModels(reader, loaded.models)
+    spell = models.speller({*observed.live, *observed.obstacles(), *loaded.names})
+    done = plan_pull(observed, layout, settings, spell, overwrite=overwrite)
+    unmanaged = 0 if settings.models else sum(name.startswith(MODEL_PREFIX) for name in models.listed)
+    return _Planned(done, observed, loaded, unmanaged)
+
+
+def _pull_several(options: Options, chosen: EnvironmentFilter, *, overwrite: bool) -> int:
+    """Read every environment, then write each file once, then plan every environment from the files as they are by then."""
+    from policyctl.cli.fleet import look_at, open_fleet
+    from policyctl.report.fleet import folded
+    from policyctl.report.format import NONE_AFFECTED
+
+    fleet = open_fleet(options, chosen, deep=False, lenient=True)
+    fleet.files.raise_if_broken(fleet.config, fleet.names)
+    console = fleet.console
+    if not fleet.names:
+        console.say(NONE_AFFECTED)
+        return 0
+    pulled: dict[str, _Planned] = {}
+    texts: dict[str, str] = {}
+
+    def read(session: Session) -> None:
+        opened = _read_directory(session)
+        with session.reader() as reader:
+            pulled[session.environment.name] = _decided(session, opened, reader, overwrite=overwrite)
+
+    def prove(session: Session) -> None:
+        name = session.environment.name
+        one = pulled[name]
+        with session.reader() as reader:
+            plan = _plan_again(session, reader, one) if one.matters else None
+        texts[name] = pull_text(one.done, one.observed, plan, one.unmanaged, console.out_style)
+        one.raise_if_incomplete()
+
+    result = look_at(fleet, "pull", read)
+    leave_contradictions({name: pulled[name].done for name in fleet.names if name in pulled})
+    writes = {path: (path, text, new) for one in pulled.values() for path, text, new in one.done.writes}
+    _write_files([*writes.values()], options.dir, console)
+    files = DirectoryFiles(options, fleet.config, fleet.config.lint, lenient=True, deep=False, tests=False, several=True)
+    after = replace(fleet, names=tuple(name for name in fleet.names if name in pulled), files=files)
+    proved = {one.name: one for one in look_at(after, "pull", prove).results}
+    result = result._replace(results=tuple(proved.get(one.name, one) for one in result.results))
+    console.result(folded(result, texts, console.out_style))
+    return result.exit_code()
+
+
+def _read_directory(session: Session) -> OpenedDirectory:
+    opened = session.read(lenient=True)
+    opened.raise_if_errors()
+    return opened
+
+
+def _write_files(writes: Sequence[tuple[Path, str, bool]], directory: Path, console: Console) -> None:
+    with console.progress.of("Writing", "file", len(writes)) as step:
+        for path, text, _ in writes:
+            make_folder(path.parent)
+            write_atomically(path, text, inside=directory)
+            step()
+
+
+def _plan_again(session: Session, reader: Reader, pulled: _Planned) -> Plan:
+    """The plan from the files as they were written and the remote read again."""
+    _, loaded, unread = _read_directory(session)
+    environment, desired = session.environment, loaded.desired
+    models = KnownModels(reader, pulled.loaded.models)
+    with session.console.progress.of("Comparing", "live policy") as step:
+        review = plan_directory(
+            reader, desired, environment, environment.settings, Selection(), on_row=step, unread=unread, models=models
+        )
+    return review.plan

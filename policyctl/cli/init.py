@@ -1,45 +1,33 @@
-"""policyctl init and pull: how a directory begins, with files to start from and with what is live.
+"""policyctl init, and the files that it writes: configuration, an example with tests, the hook, the workflows, and what runs
+policyctl.
 
-This repository's own workflows are made from the templates of init, in `ci/workflows/`.
+This repository's own workflows are made from the same templates, in `ci/workflows/`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from importlib.metadata import distribution
 from pathlib import Path
 from string import Template
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import click
 
 from policyctl.cli.console import Console
-from policyctl.cli.environments import with_environments
-from policyctl.cli.options import NAMES, Options, with_options
-from policyctl.cli.session import DirectoryFiles, OpenedDirectory, Session, open_session
-from policyctl.errors import Incomplete, InvalidInput
-from policyctl.load.adopt import FileLayout, Pull, leave_contradictions, plan_pull
-from policyctl.load.directory import Loaded
+from policyctl.cli.options import Options, with_options
+from policyctl.errors import InvalidInput
 from policyctl.load.discovery import find_config, load_config
-from policyctl.load.environment import EnvironmentFilter
 from policyctl.load.git import repository_top
 from policyctl.load.git.checkout import default_branch
 from policyctl.load.kinds import CONFIG_FILE
 from policyctl.load.source import SUFFIXES, make_folder, write_atomically
 from policyctl.load.urls import http_url_error
-from policyctl.plan.plan import Plan, Selection
-from policyctl.policy.live import LiveRows
-from policyctl.policy.names import MODEL_PREFIX, counted, kind_of
-from policyctl.reconcile.observe import observe
-from policyctl.reconcile.plan import KnownModels, plan_directory
-from policyctl.remote import Reader
 from policyctl.report.format import escape
-from policyctl.report.policies import pull_text
 
-INIT_EPILOG = """\b
+EPILOG = """\b
 Example:
   policyctl init
   policyctl init --ci github
@@ -54,7 +42,7 @@ DeployName = Literal["systemd", "container", "kubernetes", "monitoring"]
 DEPLOYS: tuple[DeployName, ...] = get_args(DeployName)
 
 
-@click.command("init", epilog=INIT_EPILOG)
+@click.command("init", epilog=EPILOG)
 @click.option("--ci", type=click.Choice(SERVICES), help="Also write workflows for this service: plan, apply on merge, drift.")
 @click.option(
     "--deploy",
@@ -73,14 +61,14 @@ def init(options: Options, ci: ServiceName | None, deploy: tuple[DeployName, ...
     console = Console(options)
     folder = options.dir
     make_folder(folder)
-    _write_new(find_config(folder) or folder / CONFIG_FILE, CONFIG, console)  # a second one would hide what is set above
+    _write(find_config(folder) or folder / CONFIG_FILE, CONFIG, console)  # a second one would hide what is set above
     if not any(path.suffix in SUFFIXES and path.name != CONFIG_FILE for path in folder.rglob("*")):
         # Next to real policies the example would be applied with them.
-        _write_new(folder / "example.yaml", EXAMPLE, console)
-        _write_new(folder / "example.test.yaml", EXAMPLE_TEST, console)
+        _write(folder / "example.yaml", EXAMPLE, console)
+        _write(folder / "example.test.yaml", EXAMPLE_TEST, console)
     hooks = _repository(folder) / _PRE_COMMIT
     entry = pre_commit_config(_below(folder, hooks.parent))
-    if not _write_new(hooks, f"repos:\n{entry}", console):
+    if not _write(hooks, f"repos:\n{entry}", console):
         console.result(f"\nAdd this below repos: in {escape(str(hooks))}, unless it is already there:\n\n{entry}")
     if ci is not None:
         _write_workflows(ci, folder, console)
@@ -96,7 +84,7 @@ def _write_workflows(service: ServiceName, folder: Path, console: Console) -> No
     referred = _referred(folder, top)
     for name, text in workflows(service, _below(folder, top), package, branch, referred).items():
         make_folder((top / name).parent)
-        if not _write_new(top / name, text, console) and service == "gitlab":
+        if not _write(top / name, text, console) and service == "gitlab":
             console.result(f"\nAdd these jobs to it, unless it already has them:\n\n{text}")
     if service == "github" and branch != "main":
         console.say(
@@ -129,7 +117,7 @@ def _write_deployment(kinds: tuple[DeployName, ...], folder: Path, console: Cons
     make_folder(place)
     for kind in kinds:
         for name, text in deployment(kind, below, package, branch).items():
-            _write_new(place / name, text, console)
+            _write(place / name, text, console)
     if package is None and "container" in kinds:
         console.say(
             f"set POLICYCTL_PACKAGE in {place / 'Containerfile'} to what pip should install: here policyctl was installed from "
@@ -138,7 +126,7 @@ def _write_deployment(kinds: tuple[DeployName, ...], folder: Path, console: Cons
     console.say("policyctl help where-to-run shows what to do with these files")
 
 
-def _write_new(path: Path, text: str, console: Console) -> bool:
+def _write(path: Path, text: str, console: Console) -> bool:
     """Write a file unless it exists, and print what was done. Returns whether it was written."""
     if path.exists() or path.is_symlink():
         console.result(f"= {escape(str(path))} already exists, skipped\n")
@@ -158,8 +146,6 @@ def _below(path: Path, top: Path) -> Path:
     absolute, top = path.absolute(), top.absolute()
     return absolute.relative_to(top) if absolute.is_relative_to(top) else absolute
 
-
-# What init writes.
 
 CONFIG = """\
 # Where the policies of this directory go, and how much one apply may change.
@@ -348,136 +334,3 @@ def _quoted(path: str) -> str:
 def _scalar(text: str) -> str:
     """A string as YAML, unquoted if that is certainly the same."""
     return text if re.fullmatch(r"[A-Za-z][\w./=-]*", text) else json.dumps(text, ensure_ascii=False)
-
-
-PULL_EPILOG = """\b
-Example:
-  policyctl pull
-  policyctl pull --env prod --dir policies --overwrite
-  policyctl pull --env dev --env prod"""
-
-
-@click.command("pull", epilog=PULL_EPILOG)
-@click.option("--overwrite", is_flag=True, help="Replace files that differ from what is live.")
-@with_options(*NAMES)
-@with_environments
-def pull(options: Options, overwrite: bool, chosen: EnvironmentFilter) -> int:
-    """Write every live policy in scope as a file, so that plan has nothing to change.
-
-    Virtual models are written too, below models/, where policyctl.yaml has `manage: [policies, models]`, as init writes it;
-    without a policyctl.yaml only policies are. No file holds a secret. A policy or model that is in a file already stays in
-    that file, and files of what is not live are left alone. Exit code 5 means that something live does not match a file: it
-    cannot be written as one, or its file differs.
-
-    With several environments a file is written once, and only if it would be the same for all of them.
-    """
-    if chosen.several:
-        return _pull_several(options, chosen, overwrite=overwrite)
-    session = open_session(options)
-    opened = _read_directory(session)
-    with session.reader() as reader:
-        pulled = _decided(session, opened, reader, overwrite=overwrite)
-        _write_pulled(pulled.done.writes, options.dir, session.console)
-        plan = _plan_after(session, reader, pulled) if pulled.matters else None
-    session.console.result(pull_text(pulled.done, pulled.observed, plan, pulled.unmanaged, session.console.out_style))
-    pulled.raise_if_incomplete()
-    return 0
-
-
-class _Planned(NamedTuple):
-    """What pulling from one remote comes to. `loaded` is the directory as it was before, and `unmanaged` the number of virtual
-    models that it does not manage."""
-
-    done: Pull
-    observed: LiveRows
-    loaded: Loaded
-    unmanaged: int
-
-    @property
-    def matters(self) -> bool:
-        """Whether there is anything to compare afterwards."""
-        return bool(self.done.writes or self.loaded.desired)
-
-    def raise_if_incomplete(self) -> None:
-        """Raise Incomplete when something live does not match a file."""
-        if missing := (*self.done.kept, *self.done.left):
-            raise Incomplete(f"{counted(map(kind_of, missing), 'live ')} not pulled; see above. Read the plan before you apply")
-
-
-def _decided(session: Session, opened: OpenedDirectory, reader: Reader, *, overwrite: bool) -> _Planned:
-    """Decide what to write for an environment. Nothing is written here."""
-    settings, loaded = session.environment.settings, opened.loaded
-    layout = FileLayout(session.options.dir, *opened, session.environment)
-    with session.console.progress.of("Listing", "live policy") as step:
-        observed = observe(reader, on_row=step)
-    models = KnownModels(reader, loaded.models)
-    spell = models.speller({*observed.live, *observed.obstacles(), *loaded.names})
-    done = plan_pull(observed, layout, settings, spell, overwrite=overwrite)
-    unmanaged = 0 if settings.models else sum(name.startswith(MODEL_PREFIX) for name in models.listed)
-    return _Planned(done, observed, loaded, unmanaged)
-
-
-def _pull_several(options: Options, chosen: EnvironmentFilter, *, overwrite: bool) -> int:
-    """Read every environment, then write each file once, then plan every environment from the files as they are by then."""
-    from policyctl.cli.fleet import look_at, open_fleet
-    from policyctl.report.fleet import folded
-    from policyctl.report.format import NONE_AFFECTED
-
-    fleet = open_fleet(options, chosen, deep=False, lenient=True)
-    fleet.files.raise_if_broken(fleet.config, fleet.names)
-    console = fleet.console
-    if not fleet.names:
-        console.say(NONE_AFFECTED)
-        return 0
-    pulled: dict[str, _Planned] = {}
-    texts: dict[str, str] = {}
-
-    def read(session: Session) -> None:
-        opened = _read_directory(session)
-        with session.reader() as reader:
-            pulled[session.environment.name] = _decided(session, opened, reader, overwrite=overwrite)
-
-    def prove(session: Session) -> None:
-        name = session.environment.name
-        one = pulled[name]
-        with session.reader() as reader:
-            plan = _plan_after(session, reader, one) if one.matters else None
-        texts[name] = pull_text(one.done, one.observed, plan, one.unmanaged, console.out_style)
-        one.raise_if_incomplete()
-
-    result = look_at(fleet, "pull", read)
-    leave_contradictions({name: pulled[name].done for name in fleet.names if name in pulled})
-    writes = {path: (path, text, new) for one in pulled.values() for path, text, new in one.done.writes}
-    _write_pulled([*writes.values()], options.dir, console)
-    files = DirectoryFiles(options, fleet.config, fleet.config.lint, lenient=True, deep=False, tests=False, several=True)
-    after = replace(fleet, names=tuple(name for name in fleet.names if name in pulled), files=files)
-    proved = {one.name: one for one in look_at(after, "pull", prove).results}
-    result = result._replace(results=tuple(proved.get(one.name, one) for one in result.results))
-    console.result(folded(result, texts, console.out_style))
-    return result.exit_code()
-
-
-def _read_directory(session: Session) -> OpenedDirectory:
-    opened = session.read(lenient=True)
-    opened.raise_if_errors()
-    return opened
-
-
-def _write_pulled(writes: Sequence[tuple[Path, str, bool]], directory: Path, console: Console) -> None:
-    with console.progress.of("Writing", "file", len(writes)) as step:
-        for path, text, _ in writes:
-            make_folder(path.parent)
-            write_atomically(path, text, inside=directory)
-            step()
-
-
-def _plan_after(session: Session, reader: Reader, pulled: _Planned) -> Plan:
-    """The plan from the files as they were written and the remote read again."""
-    _, loaded, unread = _read_directory(session)
-    environment, desired = session.environment, loaded.desired
-    models = KnownModels(reader, pulled.loaded.models)
-    with session.console.progress.of("Comparing", "live policy") as step:
-        review = plan_directory(
-            reader, desired, environment, environment.settings, Selection(), on_row=step, unread=unread, models=models
-        )
-    return review.plan

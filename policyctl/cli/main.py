@@ -63,7 +63,7 @@ MODULES = {
     "gateway": "serve",
     "model": "main",
     "policy": "main",
-    "pull": "init",
+    "pull": "drift",
     "runs": "history",
     "show": "plan",
     "worker": "queue",
