@@ -95,6 +95,12 @@ class Comparison:
         self._unlike_files = {name: row for name, row in live.items() if name not in written}
         self._searches = 0
 
+    def declaring(self, declared: DeclaredModels) -> Comparison:
+        """The same with other facts about models."""
+        found = Comparison(self.before, self.after, declared, self._partial)
+        found._unlike_files = self._unlike_files
+        return found
+
     def effect(self, one: Document, other: Document) -> Effect:
         """What a change does."""
         from policyctl.effect.analysis import compare  # most plans change nothing, and then the effect engine is not needed

@@ -145,12 +145,11 @@ def review(
     """
     (before, after), used = policies_around(plan, observed), list(_still_targeted(plan, observed))
     comparing = Comparison(before, after, declared, settings.partial, observed.live, written)
-    effects = effects_of(plan, observed, comparing)
-    affected = affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
+    effects, affected = _compared(plan, observed, comparing, settings)
     plan = plan._replace(traffic=traffic_of(plan, comparing, effects, affected))
     moved = [*(change.name for change in plan.policies), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
-    guarded, allowed = by_traffic(plan, after, settings, effects, affected, restored, declared)
+    guarded, allowed = _guarded(plan, observed, comparing, settings, effects, affected, restored)
     below = (led_to(_leading(plan, affected), known) for known in (before, after))
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
     return Review(
@@ -352,6 +351,34 @@ class Judgement(NamedTuple):
     updated: bool
     effect: Effect | None
     through: tuple[str, ...] = ()
+
+
+def _compared(
+    plan: Plan, observed: LiveRows, comparing: Comparison, settings: Settings
+) -> tuple[dict[str, Effect], tuple[AffectedPolicy, ...]]:
+    """The effects of a plan's updates, and the policies that it leaves alone and whose traffic it changes."""
+    effects = effects_of(plan, observed, comparing)
+    return effects, affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
+
+
+def _guarded(
+    plan: Plan,
+    observed: LiveRows,
+    comparing: Comparison,
+    settings: Settings,
+    effects: Mapping[str, Effect],
+    affected: Sequence[AffectedPolicy],
+    restored: frozenset[str],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What the guards refuse, and what they accept by an exception; see `by_traffic`.
+
+    What a branch declares of models that are not managed decides nothing before it is merged: nothing shows that it is so.
+    """
+    declared = comparing.declared
+    if settings.guards.active and not settings.models and declared.facts != declared.then.facts:
+        declared = declared.then
+        effects, affected = _compared(plan, observed, comparing.declaring(declared), settings)
+    return by_traffic(plan, comparing.after, settings, effects, affected, restored, declared)
 
 
 def by_traffic(

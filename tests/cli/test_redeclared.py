@@ -47,6 +47,27 @@ def test_a_declaration_of_the_branch_does_not_make_a_lost_fallback_look_useless(
     assert "gets worse" not in ran.out.replace(honest.out, "")
 
 
+@pytest.mark.parametrize("manages", ["[policies]", "[policies, models]"])
+def test_guards_rest_on_a_declaration_of_the_branch_only_where_it_is_applied(
+    manages: str, branch: Project, policyctl: Policyctl
+) -> None:
+    """Where models are not managed nothing shows whether it is so."""
+    branch.write("policyctl.yaml", f"guards: {{max_traffic_shift: 10}}\nmanage: {manages}\n")
+    commit(branch.folder)
+    assert policyctl("apply", "--yes").code == 0
+    git(branch.folder, "branch", "--force", "main")
+    gpt, gemini = MODELS
+    drawn = (
+        f"strategy: {{mode: loadbalance}}, targets: [{{model_name: {gpt}, weight: 0.5}}, {{model_name: {gemini}, weight: 0.5}}]"
+    )
+    lines = "policy: {strategy: {mode: fallback}, targets: [{" + drawn + "}, {model_name: " + gpt + "}]}"
+    branch.write("assistant.yaml", f"spec_version: v1\nkind: model\nname: assistant\n{lines}\n")
+    assert "more than max_traffic_shift 10" in policyctl("plan", "--base", "main").out
+    declare(branch, "model_type: embedding")
+    ran = policyctl("plan", "--base", "main")
+    assert (ran.code, "more than max_traffic_shift 10" in ran.out) == ((0, False) if "models" in manages else (3, True))
+
+
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "json"])
 def test_a_changed_declaration_is_reported_though_no_policy_changes(form: str, branch: Project, policyctl: Policyctl) -> None:
     declare(branch, "model_type: embedding")
