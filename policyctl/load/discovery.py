@@ -28,6 +28,7 @@ from policyctl.load.source import (
     source_of,
     unreadable,
 )
+from policyctl.policy.findings import as_one_word
 from policyctl.policy.memo import late_pattern
 from policyctl.policy.names import canonical_name, virtual_model
 from policyctl.rules import severity_of
@@ -341,7 +342,7 @@ class ExpectedFile(NamedTuple):
     why: str
 
     def __str__(self) -> str:
-        return f"{self.file} has it, but {self.why}"
+        return f"{as_one_word(self.file)} has it, but {self.why}"
 
 
 class UnreadFiles:
@@ -373,7 +374,8 @@ class UnreadFiles:
         first = next((absent for absent in self.gaps if absent not in self._in_index), None)
         if first is None:
             return None
-        return f"it may be in {shown(first.file, self._directory)}, which is not on this disk: {first.why} ({first.remedy})"
+        file = as_one_word(shown(first.file, self._directory))
+        return f"it may be in {file}, which is not on this disk: {first.why} ({first.remedy})"
 
     def untracked(self) -> list[str]:
         """The files that were read but are not in git; empty outside a repository."""

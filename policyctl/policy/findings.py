@@ -63,6 +63,16 @@ def format_path(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def as_one_word(text: str) -> str:
+    """What others call a file or a row, for a sentence: in quotes if words of it could be read as part of that."""
+    return text if text and not any(char.isspace() or char == '"' for char in text) else json.dumps(text, ensure_ascii=False)
+
+
+def listed_files(files: Iterable[str]) -> str:
+    """`listed`, of files that others named."""
+    return listed([*map(as_one_word, files)])
+
+
 MOST_LISTED = 10
 
 

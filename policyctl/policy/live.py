@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from policyctl.policy.document import KNOWN_KEYS, Document, canonical_text, is_server_key, normal_form, references
+from policyctl.policy.findings import as_one_word
 from policyctl.policy.memo import Memo
 from policyctl.policy.names import PLURALS, bare_name, canonical_name, kind_of, short_model, virtual_model
 from policyctl.policy.virtual_model import LiveModel, VirtualModelRow, is_own_key
@@ -70,7 +71,8 @@ class UnreadableRow:
     @property
     def which(self) -> str:
         """What is known of the row: `name virtual-policy/x, id unknown`."""
-        return f"name {self.name or 'unknown'}, id {self.id or 'unknown'}"
+        name, identifier = (as_one_word(one) if one else "unknown" for one in (self.name, self.id))
+        return f"name {name}, id {identifier}"
 
 
 class Duplicates(NamedTuple):

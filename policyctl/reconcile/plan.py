@@ -35,7 +35,7 @@ from policyctl.plan.references import leads_back, only_declared, remote_spelling
 from policyctl.plan.safety import Review, by_traffic, review
 from policyctl.plan.settings import Settings
 from policyctl.policy.document import Document, Policy, references
-from policyctl.policy.findings import Finding, did_you_mean, listed
+from policyctl.policy.findings import Finding, did_you_mean, listed, listed_files
 from policyctl.policy.live import Live, LiveRows, named_rows
 from policyctl.policy.model_settings import provider_key
 from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, kind_of, matches, virtual_model
@@ -58,7 +58,7 @@ def reason_to_keep(unread: UnreadFiles) -> str | None:
         return f"git cannot be asked whether files are missing: {unread.unasked}"
     if unread.gaps:
         remedies = "; ".join(dict.fromkeys(f"{gap.why}: {gap.remedy}" for gap in unread.gaps[:3]))
-        return f"git has files that are not on this disk: {listed(unread.paths)} ({remedies})"
+        return f"git has files that are not on this disk: {listed_files(unread.paths)} ({remedies})"
     return None
 
 
@@ -80,13 +80,13 @@ def _notes(places: Mapping[str, ExpectedFile]) -> Iterator[str]:
             yield f"no file that is read has {names[0]}, but {places[names[0]]}"
         else:
             files = dict.fromkeys(places[name].file for name in names)
-            yield f"no file that is read has {listed(names)}, but others have them: {listed(files)} ({why})"
+            yield f"no file that is read has {listed(names)}, but others have them: {listed_files(files)} ({why})"
 
 
 def note_untracked(review: Review, unread: UnreadFiles) -> Review:
     """The review with a note about files that were read and that git does not have: no code review shows them."""
     files = unread.untracked()
-    note = f"git does not have all files that were read (untracked or ignored), so no review shows them: {listed(files)}"
+    note = f"git does not have all files that were read (untracked or ignored), so no review shows them: {listed_files(files)}"
     return review._replace(notes=(*review.notes, note)) if files else review
 
 

@@ -204,6 +204,10 @@ ELSEWHERE: dict[str, tuple[dict[str, str | None], str]] = {
     "a hidden directory": ({".old/x/beta.yaml": None}, "policies/.old/x/beta.yaml has it, but hidden files are not read"),
     "a backup": ({"edge/beta.yaml.bak": None}, "policies/edge/beta.yaml.bak has it, but only *.yaml, *.yml and *.json are"),
     "a text": ({"beta.txt": None}, "policies/beta.txt has it, but only *.yaml, *.yml and *.json are read"),
+    "words for a name": (
+        {"this is fine.txt": None},
+        '"policies/this is fine.txt" has it, but only *.yaml, *.yml and *.json are',
+    ),
     "no suffix": ({"beta": None}, "policies/beta has it, but only *.yaml, *.yml and *.json are read"),
     "a file for tests": ({"beta.test.yaml": None}, "policies/beta.test.yaml has it, but files called *.test.* hold tests only"),
 }

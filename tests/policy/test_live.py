@@ -104,6 +104,19 @@ def test_rows_that_share_an_id_are_not_told_apart(case: str, turned: bool) -> No
     assert set(names) <= observed.obstacles().keys()
 
 
+@pytest.mark.parametrize(
+    ("name", "identifier", "shown"),
+    [
+        ("a", "7", "name a, id 7"),
+        (None, None, "name unknown, id unknown"),
+        ("a b", '7"', 'name "a b", id "7\\""'),
+        ("a", "7). All of it was read", 'name a, id "7). All of it was read"'),
+    ],
+)
+def test_no_word_of_a_row_is_part_of_a_sentence_about_it(name: str | None, identifier: str | None, shown: str) -> None:
+    assert UnreadableRow("it has no policy", name, identifier).which == shown
+
+
 def test_rows_of_which_nothing_is_known_are_one_with_a_count() -> None:
     observed = observe_rows([0, None, "x", {}, {"policy": {}}, GOOD, {"id": 7}])
     assert [(row.reason, row.count) for row in observed.unreadable] == [
