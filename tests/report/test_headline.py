@@ -21,7 +21,7 @@ from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, model, model_row, policy, row
 from tests.examples import examples
-from tests.report.plans import PLANS, balanced, reviewed
+from tests.report.plans import PLANS, balanced, reviewed, used
 
 
 def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
@@ -255,22 +255,49 @@ def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
 
 
 @pytest.mark.parametrize(
+    ("agents", "claimed"),
+    [
+        ({}, "."),
+        (
+            {"openai/gpt": ["billing"]},
+            "; what is new is already named by 1 agent (billing), whose requests go there from now on.",
+        ),
+        ({"other": ["billing"]}, "."),
+    ],
+)
+def test_a_new_policy_with_the_name_of_a_model_takes_the_requests_of_those_that_name_it(
+    agents: dict[str, list[str]], claimed: str
+) -> None:
+    """Until now it was that of a live model."""
+    rows = [row("other", "x/a")]
+    review = used(reviewed([policy("openai/gpt", "evil/e")], rows, Settings(scope=("openai/gpt",))), agents)
+    assert plan_summary(review).traffic == f"Only new policies: no live policy changes{claimed}"
+
+
+@pytest.mark.parametrize("tags", [[], ["default"]])
+def test_a_removed_model_that_new_agents_get_is_noted(tags: list[str]) -> None:
+    review = reviewed([], [model_row("x/a", tags=tags)], Settings(models=True))
+    note = "virtual-model/x/a is removed, which has the tag default: the platform chooses another model for new agents"
+    assert [one for one in review.notes if "default" in one] == ([note] if tags else [])
+
+
+@pytest.mark.parametrize(
     ("desired", "rows", "counts", "traffic"),
     [
-        ([model("x/a")], [], "1 model to add", "Only new models: nothing that is served now changes."),
+        ([model("x/a")], [], "1 model to add", "Only new models: no live policy changes."),
         (
             [model("x/a", tags=["default"])],
             [],
             "1 model to add",
-            "Only new models: nothing that is served now changes; new agents without a model of their own get x/a.",
+            "Only new models: no live policy changes; new agents without a model of their own get x/a.",
         ),
         (
             [model("x/a"), policy("p", "virtual-model/x/a")],
             [],
             "1 policy and 1 model to add",
-            "Only new policies and models: nothing that is served now changes.",
+            "Only new policies and models: no live policy changes.",
         ),
-        ([policy("p"), policy("q")], [], "2 to add", "Only new policies: nothing that is served now changes."),
+        ([policy("p"), policy("q")], [], "2 to add", "Only new policies: no live policy changes."),
         (
             [model("x/a"), policy("q", "x/a")],
             [row("q", "x/a")],
