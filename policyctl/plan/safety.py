@@ -189,6 +189,9 @@ def _notes(plan: Plan, after: KnownPolicies) -> Iterator[str]:
     yield from renames(plan)
     yield from _dangling(plan, after)
     yield from _unfollowed(plan, after)
+    for change in plan.changes:
+        if change.kind == "model" and change.action == "remove" and "default" in (change.before or {}).get("tags", ()):
+            yield f"{change.name} is removed, which has the tag default: the platform chooses another model for new agents"
 
 
 def _refusals(
