@@ -182,7 +182,10 @@ def held(approval: Approval, merged: Proposal, *, seen: bool) -> Approval:
     if approval.digest in (NONE, APPLIED) or (made == merged and approval.terms is not None and seen):
         return approval
     if not seen:
-        why = "its comment was changed at the time of the merge or since, so it is not known what was approved"
+        why = (
+            "its comment was changed at the time of the merge or since (on GitLab a reaction to it counts as a change), so it "
+            "is not known what was approved"
+        )
     elif made is None or approval.terms is None:
         why = (
             "its comment does not name the commit and settings that the plan was made for: an older policyctl wrote it, or the "

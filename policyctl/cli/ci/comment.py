@@ -327,7 +327,9 @@ def _why_not(comment: Remark, since: datetime | None) -> str | None:
     if comment.when is None or since is None or comment.when <= since:
         return f"{'; '.join(commands_in(comment.text))!r} was given for an earlier commit; repeat it"
     # People who may write may edit what others wrote.
-    return "the comment was edited, maybe by others; write a new one" if comment.edited else None
+    return (
+        "the comment was edited, maybe by others (on GitLab a reaction counts too); write a new one" if comment.edited else None
+    )
 
 
 def _since(forge: Forge, console: Console) -> datetime | None:
