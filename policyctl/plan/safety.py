@@ -375,11 +375,13 @@ def _guarded(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, and what they accept by an exception; see `by_traffic`.
 
-    What a branch declares of models that are not managed decides nothing before it is merged: nothing shows that it is so.
+    Types of models that are not managed decide nothing, and timeouts only as they were before a branch: nothing shows that what
+    files declare of them is so.
     """
     declared = comparing.declared
-    if settings.guards.active and not settings.models and declared.facts != declared.then.facts:
-        declared = declared.then
+    believed = declared if settings.models else DeclaredModels(declared.then.timeouts)
+    if settings.guards.active and declared.facts != believed.facts:
+        declared = believed
         effects, affected = _compared(plan, observed, comparing.declaring(declared), settings)
     return by_traffic(plan, comparing.after, settings, effects, affected, restored, declared)
 

@@ -47,11 +47,12 @@ def test_a_declaration_of_the_branch_does_not_make_a_lost_fallback_look_useless(
     assert "gets worse" not in ran.out.replace(honest.out, "")
 
 
+@pytest.mark.parametrize("merged", [False, True])
 @pytest.mark.parametrize("manages", ["[policies]", "[policies, models]"])
-def test_guards_rest_on_a_declaration_of_the_branch_only_where_it_is_applied(
-    manages: str, branch: Project, policyctl: Policyctl
+def test_guards_rest_on_declared_types_only_where_they_are_applied(
+    manages: str, merged: bool, branch: Project, policyctl: Policyctl
 ) -> None:
-    """Where models are not managed nothing shows whether it is so."""
+    """Where models are not managed nothing shows whether it is so, also once the declaration is merged."""
     branch.write("policyctl.yaml", f"guards: {{max_traffic_shift: 10}}\nmanage: {manages}\n")
     commit(branch.folder)
     assert policyctl("apply", "--yes").code == 0
@@ -64,6 +65,9 @@ def test_guards_rest_on_a_declaration_of_the_branch_only_where_it_is_applied(
     branch.write("assistant.yaml", f"spec_version: v1\nkind: model\nname: assistant\n{lines}\n")
     assert "more than max_traffic_shift 10" in policyctl("plan", "--base", "main").out
     declare(branch, "model_type: embedding")
+    if merged:
+        git(branch.folder, "commit", "--quiet", "--message=x", "policies/models.yaml")
+        git(branch.folder, "branch", "--force", "main")
     ran = policyctl("plan", "--base", "main")
     assert (ran.code, "more than max_traffic_shift 10" in ran.out) == ((0, False) if "models" in manages else (3, True))
 
