@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from policyctl.cli.plan import FORMS, Form, render_plan
 from policyctl.errors import Mark, Problem
+from policyctl.policy.live import UnreadableRow
 from policyctl.report.checks import problem_lines
 from policyctl.report.effect_rows import effect_graph
 from policyctl.report.format import Style, escape, json_text
+from policyctl.report.markdown import prose
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_view import PlanView
 from tests.builders import policy
@@ -58,6 +60,12 @@ def test_no_word_of_a_policy_is_outside_code_in_the_markdown(text: str) -> None:
     outside = " ".join(page.prose)
     assert [word for word in ("zebra", "walks", "deadbeef", "cafebabe", "feed", "12345678") if word in outside] == []
     assert (page.magic, page.wrong) == ([], [])
+
+
+@pytest.mark.parametrize("length", [10, 3_000])
+def test_no_word_of_a_name_in_quotes_is_outside_code_where_the_sentence_is_cut(length: int) -> None:
+    row = UnreadableRow("it has no policy", "x", f"zebra walks {'-' * length}")
+    assert "zebra" not in " ".join(Page(f"{prose(f'left alone ({row.which})')}\n").prose)
 
 
 def test_the_json_still_has_what_the_policies_have() -> None:
