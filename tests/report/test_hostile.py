@@ -65,7 +65,7 @@ def test_no_word_of_a_policy_is_outside_code_in_the_markdown(text: str) -> None:
 @pytest.mark.parametrize("length", [10, 3_000])
 def test_no_word_of_a_name_in_quotes_is_outside_code_where_the_sentence_is_cut(length: int) -> None:
     row = UnreadableRow("it has no policy", "x", f"zebra walks {'-' * length}")
-    assert "zebra" not in " ".join(Page(f"{prose(f'left alone ({row.which})')}\n").prose)
+    assert "walks" not in " ".join(Page(f"{prose(f'left alone ({row.which})')}\n").prose)
 
 
 def test_the_json_still_has_what_the_policies_have() -> None:
