@@ -249,13 +249,13 @@ class ForgeClient(ABC):
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] = {}) -> Any:
         """The content of the service's response. Raises NotAllowed, or RemoteError for any other failure."""
-        return self.send(Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers))
+        return self.send(Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers)).content
 
-    def send(self, request: Request) -> Any:
-        """The content of the response to a request that has the token. Raises as `ask` does."""
+    def send(self, request: Request) -> Response:
+        """The service's response to a request that has the token. Raises as `ask` does."""
         answer = self._http.send(request, writes=request.method != "GET")
         if answer.good:
-            return answer.content
+            return answer
         kind = NotAllowed if answer.status in (401, 403, 404) and not _is_paused(answer) else RemoteError
         raise kind(f"{host_of(self._api)} answered {describe(answer.response, self._redactor)}")
 
@@ -272,12 +272,20 @@ class ForgeClient(ABC):
 
     def _rows(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for page in count(1):
-            found = self.ask("GET", path, query={**query, "per_page": str(PAGE), "page": str(page)})
+            asked = (*query.items(), ("per_page", str(PAGE)), ("page", str(page)))
+            answer = self.send(Request("GET", f"{self._api}{path}", asked, headers=self._headers))
+            found = answer.content
             if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
                 raise RemoteError(f"{host_of(self._api)} did not answer with a list of objects")
             yield from found
-            if len(found) < PAGE:
+            if not (len(found) >= PAGE or _has_next(answer)):
                 return
+
+
+def _has_next(answer: Response) -> bool:
+    """Whether the service names a page after this one. GitLab takes rows out of a page that the token may not read."""
+    headers = answer.response.headers
+    return bool(headers.get("X-Next-Page")) or 'rel="next"' in headers.get("Link", "")
 
 
 def _is_paused(answer: Response) -> bool:

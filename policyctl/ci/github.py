@@ -184,7 +184,7 @@ class GitHub(ForgeClient):
         change = "convertPullRequestToDraft" if what.draft else "markPullRequestReadyForReview"
         query = f"mutation($id: ID!) {{ {change}(input: {{pullRequestId: $id}}) {{ clientMutationId }} }}"
         body = {"query": query, "variables": {"id": text_in(now, "node_id")}}
-        answer = self.send(Request("POST", f"{self._api.removesuffix('/v3')}/graphql", (), body, headers=self._headers))
+        answer = self.send(Request("POST", f"{self._api.removesuffix('/v3')}/graphql", (), body, headers=self._headers)).content
         errors = answer.get("errors") if isinstance(answer, dict) else None
         if errors:
             why = text_in(errors[0], "message") if isinstance(errors, list) else None

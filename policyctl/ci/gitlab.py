@@ -26,6 +26,7 @@ from policyctl.errors import PolicyctlError, RemoteError
 from policyctl.plan.approval import Proposal
 
 _MOST_FILES = 1000  # GitLab lists no more in one comparison by default, so a list of that length may be incomplete
+_OLDEST_FIRST = {"order_by": "created_at", "sort": "asc"}  # notes; GitLab lists the newest first otherwise
 _DEVELOPER = 30  # the lowest access level that may approve a merge request
 
 
@@ -63,7 +64,7 @@ class GitLab(ForgeClient):
 
     def remarks(self) -> list[Remark]:
         # Notes that GitLab writes itself, such as one about a new title, have a person as their author too.
-        return self.remarks_in(row for row in self.rows(self.discussion()) if not row.get("system"))
+        return self.remarks_in(row for row in self.rows(self.discussion(), _OLDEST_FIRST) if not row.get("system"))
 
     def since(self) -> datetime | None:
         # GitLab records each push to a merge request as a version of it.
@@ -145,7 +146,7 @@ class GitLab(ForgeClient):
         return f"{self._pull() if number is None else f'{self._project}/merge_requests/{number}'}/notes"
 
     def _ours(self, path: str) -> list[Comment]:
-        return self.ours(self.rows(path), path, "id")
+        return self.ours(self.rows(path, _OLDEST_FIRST), path, "id")
 
     def user(self) -> str:
         name = text_in(self.fields("/user"), "username")

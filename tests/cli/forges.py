@@ -146,6 +146,8 @@ class Forge:
 
     def _comments(self, seen: Seen, number: str) -> Reply:
         rows = self.comments.get(int(number), [])
+        if self.kind == "gitlab" and dict(seen.query).get("sort") != "asc":
+            rows = rows[::-1]
         return self._listed(seen, rows, lambda body: self.write(body["body"], number=int(number)))
 
     def _comment(self, seen: Seen, identifier: str) -> Reply:
@@ -283,7 +285,8 @@ class Forge:
             return Reply(201, make(seen.json))
         query = dict(seen.query)
         page, size = int(query["page"]), int(query["per_page"])
-        return Reply(200, rows[(page - 1) * size : page * size])
+        found = [row for row in rows[(page - 1) * size : page * size] if not row.get("unreadable")]
+        return Reply(200, found, {"X-Next-Page": str(page + 1) if page * size < len(rows) else ""})
 
     def _changed(self, seen: Seen, identifier: str, rows: list[dict[str, Any]]) -> Reply:
         assert seen.method == {"github": "PATCH", "gitlab": "PUT"}[self.kind]

@@ -736,6 +736,15 @@ def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: 
     assert "not every merged pull request could be noted as applied: slow down" in ran.err
 
 
+def test_notes_that_the_token_may_not_read_do_not_hide_those_after_them(tenant: TenantOf) -> None:
+    """GitLab takes them out of a page, which is shorter then and not the last one."""
+    tenant.refuses = False
+    for _ in range(100):
+        tenant.forge.write("mentioned elsewhere", "stranger")["unreadable"] = True
+    tenant.merge(5, p=B)
+    assert (tenant.apply().code, tenant.live["p"]) == (0, "b")
+
+
 def test_remarks_on_older_pull_requests_do_not_hide_the_last_one_that_was_applied(tenant: TenantOf) -> None:
     """The service lists them as they were last updated, a hundred at a time."""
     tenant.refuses = False
