@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,23 @@ def test_permissions_are_the_least(path: Path) -> None:
 def test_applies_come_one_after_the_other() -> None:
     workflow = parsed(ROOT / ".github" / "workflows" / "policyctl-apply.yml")
     assert workflow["concurrency"] == {"group": "policyctl-apply", "cancel-in-progress": False, "queue": "max"}
+
+
+@pytest.mark.parametrize(
+    ("commits", "before", "base"),
+    [(2, "0" * 40, "HEAD^1"), (1, "0" * 40, "0" * 40), (2, "HEAD", "HEAD"), (2, f"{'0' * 39}1", f"{'0' * 39}1")],
+)
+def test_the_base_of_a_pipeline_of_gitlab_that_is_run_by_hand(commits: int, before: str, base: str, tmp_path: Path) -> None:
+    """GitLab names no commit before then. The base is the first parent, if there is one, as on GitHub."""
+    for _ in range(commits):
+        commit(tmp_path)
+    names = {one: git(tmp_path, "rev-parse", one).strip() for one in ("HEAD", "HEAD^1")[:commits]}
+    (text,) = workflows("gitlab", Path("policies"), None).values()
+    (line,) = (one for one in yaml.safe_load(text)["policyctl apply"]["script"] if one.startswith("base="))
+    command = ["bash", "-euc", f'{line}\necho "$base"']
+    environ = {**os.environ, "CI_COMMIT_BEFORE_SHA": names.get(before, before)}
+    ran = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == names.get(base, base)
 
 
 @pytest.mark.parametrize("service", SERVICES)
