@@ -496,8 +496,8 @@ class Elsewhere:
 
 class Arrival(NamedTuple):
     """How a commit came into the checked-out branch: whether the step of the branch that brought it was for it alone, which is
-    the merge of this commit, or the commit itself. That may have come with a later one, so `since` are it and the commits up to
-    the checked-out one that contain it then."""
+    the merge of this commit, or the commit itself. That may have come with a later one, so `since` are the step and the commits
+    up to the checked-out one that contain it."""
 
     since: tuple[str, ...]
     alone: bool
@@ -519,8 +519,17 @@ def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     while step and parents[step][0] in parents:
         step = parents[step][0]
     if step and parents[step][0] != commit:
-        return Arrival((), alone=step == end and commit in parents[step])
+        return Arrival(_containing(step, parents), alone=step == end and commit in parents[step])
     return Arrival((commit, *parents), alone=True)
+
+
+def _containing(step: str, parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """A commit, and those of the mapping, which has the youngest first, that contain it."""
+    found = {step}
+    for one, before in reversed([*parents.items()]):
+        if not found.isdisjoint(before):
+            found.add(one)
+    return tuple(found)
 
 
 def history_at(top: Path | None) -> list[str]:

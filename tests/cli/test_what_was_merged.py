@@ -162,6 +162,20 @@ def without_merge_commits(main: Branch) -> None:
     main.note(7, 5, fast=True)
 
 
+def in_a_merge_that_another_one_brings(main: Branch) -> None:
+    """Its author made that merge, in the branch of the other pull request, which is fast-forwarded. The service finds it in the
+    branch as what brought the commit, and names it as the merge."""
+    main.git("switch", "--quiet", "--detach")
+    main.merge(main.head)
+    made = main.git("rev-parse", "HEAD").strip()
+    main.git("commit", "--quiet", "--allow-empty", "--message=x")
+    main.forge.proposals[7] = (main.git("rev-parse", "HEAD").strip(), "main")
+    main.git("switch", "--quiet", "main")
+    main.merge(main.forge.proposals[7][0], "--ff-only")
+    main.note(7, fast=True)
+    main.forge.merge(5, made)
+
+
 def of_the_same_commit(main: Branch) -> None:
     main.forge.proposals[7] = main.forge.proposals[5]
     main.merge(main.head)
@@ -231,6 +245,7 @@ CAME: dict[Callable[[Branch], None], bool] = {
     with_the_later((5,), (7,)): False,
     with_the_later((5,)): False,  # with a push
     without_merge_commits: False,
+    in_a_merge_that_another_one_brings: False,
     of_the_same_commit: False,
     in_a_branch_that_is_pushed: False,
     for_itself: True,
