@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
@@ -192,9 +192,11 @@ def settings_shown(
     way_only: bool = False,
 ) -> bool:
     """Whether the plans of merged pull requests showed each change of the settings, up to those of `now`, from one of the
-    commits `since`, whose settings were approved; see `SettingsHistory.steps` and `all_shown`."""
+    commits `since`, whose settings were approved; see `SettingsHistory.steps` and `all_shown`. What is older than one of which
+    it is not known what it changes shows nothing: it may have come along with that one."""
     if history is None:
         return False
+    approvals = [*takewhile(lambda one: one.subjects is not None, approvals)]
     ends = {one.end for one in approvals}
     for commit in since:
         with suppress(PolicyctlError):
