@@ -145,11 +145,11 @@ def review(
     """
     (before, after), used = policies_around(plan, observed), list(_still_targeted(plan, observed))
     comparing = Comparison(before, after, declared, settings.partial, observed.live, written)
-    effects, affected = _compared(plan, observed, comparing, settings)
+    effects, affected = found = _compared(plan, observed, comparing, settings)
     plan = plan._replace(traffic=traffic_of(plan, comparing, effects, affected))
     moved = [*(change.name for change in plan.policies), *(one.name for one in affected)]
     restored = restorations(moved, after, reviewed or {})
-    guarded, allowed = _guarded(plan, observed, comparing, settings, effects, affected, restored)
+    guarded, allowed = _guarded(plan, observed, comparing, settings, found, restored)
     below = (led_to(_leading(plan, affected), known) for known in (before, after))
     beside = _unknown_field_notes(plan, observed, frozenset(compared).union(moved, *below))
     return Review(
@@ -356,34 +356,35 @@ class Judgement(NamedTuple):
     through: tuple[str, ...] = ()
 
 
-def _compared(
-    plan: Plan, observed: LiveRows, comparing: Comparison, settings: Settings
-) -> tuple[dict[str, Effect], tuple[AffectedPolicy, ...]]:
+class _Compared(NamedTuple):
     """The effects of a plan's updates, and the policies that it leaves alone and whose traffic it changes."""
+
+    effects: dict[str, Effect]
+    affected: tuple[AffectedPolicy, ...]
+
+
+def _compared(plan: Plan, observed: LiveRows, comparing: Comparison, settings: Settings) -> _Compared:
     effects = effects_of(plan, observed, comparing)
-    return effects, affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings))
+    return _Compared(effects, affected_by(plan, observed, comparing, effects, lambda name: _is_bound(name, plan, settings)))
 
 
 def _guarded(
-    plan: Plan,
-    observed: LiveRows,
-    comparing: Comparison,
-    settings: Settings,
-    effects: Mapping[str, Effect],
-    affected: Sequence[AffectedPolicy],
-    restored: frozenset[str],
+    plan: Plan, observed: LiveRows, comparing: Comparison, settings: Settings, shown: _Compared, restored: frozenset[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What the guards refuse, and what they accept by an exception; see `by_traffic`.
 
-    Types of models that are not managed decide nothing, and timeouts only as they were before a branch: nothing shows that what
-    files declare of them is so.
+    Nothing shows that what files declare of models that are not managed is so: it counts as it was before a branch, and types
+    only where they make a guard stricter.
     """
-    declared = comparing.declared
-    believed = declared if settings.models else DeclaredModels(declared.then.timeouts)
-    if settings.guards.active and declared.facts != believed.facts:
-        declared = believed
-        effects, affected = _compared(plan, observed, comparing.declaring(declared), settings)
-    return by_traffic(plan, comparing.after, settings, effects, affected, restored, declared)
+    declared, after = comparing.declared, comparing.after
+    if settings.models or not settings.guards.active or not any(declared.facts):
+        return by_traffic(plan, after, settings, *shown, restored, declared)
+    judged = [
+        by_traffic(plan, after, settings, *_compared(plan, observed, comparing.declaring(one), settings), restored, one)
+        for one in (declared.then, DeclaredModels(declared.then.timeouts))
+    ]
+    refused, accepted = (dict.fromkeys(line for lines in some for line in lines) for some in zip(*judged, strict=True))
+    return tuple(refused), tuple(accepted)
 
 
 def by_traffic(
