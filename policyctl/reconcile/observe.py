@@ -150,9 +150,17 @@ def with_consumers(
     found = FoundConsumers(uses_with_lines(consumers, names, loaded), consumers.unread)
     refusals = _refusals(reviewed, found, settings, unseen=unseen)
     notes = [f"it is not known who uses what changes: {name} could not be read: {why}" for name, why in found.unread.items()]
+    notes += _named_already(reviewed, found)
     if any(change.action != "add" for change in reviewed.plan.changes):
         notes += consumers.not_inspected(_MOST_RELEASED)
     return reviewed._replace(consumers=found, refusals=(*reviewed.refusals, *refusals), notes=(*reviewed.notes, *notes))
+
+
+def _named_already(reviewed: Review, found: FoundConsumers) -> Iterator[str]:
+    """What is new and named already, maybe as a model until now: then other requests are served otherwise too."""
+    for change in reviewed.plan.changes:
+        if change.action == "add" and (users := phrase(found.uses.get(change.name, ()))):
+            yield f"the new {change.name} is already {users}: what they ask for by that name goes there from now on"
 
 
 def _refusals(reviewed: Review, found: FoundConsumers, settings: Settings, *, unseen: bool) -> Iterator[str]:

@@ -75,13 +75,12 @@ def _marks(review: Review) -> tuple[str, str]:
     It is the whole text that counts, besides the changes: equal changes do other things where other policies are live. What
     consumers lose is an effect.
     """
-    from policyctl.report.headline import losses_text, through_new  # imports the effect engine
+    from policyctl.report.headline import losses_text  # imports the effect engine
 
     plan, consumers = review.plan._replace(environment="", counts=Counts()), review.consumers
     effects: dict[str, tuple[Action, Effect | None]] = {one.name: ("update", one.effect) for one in review.affected}
     effects |= {one.name: (one.action, review.effects.get(one.name)) for one in plan.changes}
     losses = [] if consumers is None else [losses_text(name, *effect, review) for name, effect in effects.items()]
-    losses.append(through_new(review))
     changes = [one._replace(id=None).content for one in plan.changes]
     shown = plan_text(review._replace(plan=plan, consumers=None), "", Style(), verbose=True)
     return digest([changes, shown, losses]), digest([] if consumers is None else [used_by(name, review) for name in effects])

@@ -151,7 +151,7 @@ def _harmless_line(review: Review) -> str:
         return _only_new(review) if review.plan.changes else ""
     if review.awaited:
         return f"Live policies already target {_answering(review)}."
-    return f"{_compared_line(effects)}{through_new(review)}."
+    return f"{_compared_line(effects)}{_new_default(review)}."
 
 
 def _compared_line(effects: Sequence[Effect]) -> str:
@@ -165,30 +165,24 @@ def _compared_line(effects: Sequence[Effect]) -> str:
     return "No outage or partial failure of one model or provider gets worse"
 
 
-def through_new(review: Review) -> str:
-    """What else changes by what is new: who names it already, by a name that maybe was that of a model until now; and, by the
-    tag `default`, what agents get that are made without a model of their own."""
-    new = [one for one in review.plan.changes if one.action == "add"]
-    uses = [use for one in new for use in (review.consumers.uses.get(one.name, ()) if review.consumers else ())]
-    models = (one for one in new if one.kind == "model")
+def _new_default(review: Review) -> str:
+    """What a new model with the tag `default` changes: what agents get that are made without a model of their own."""
+    models = (one for one in review.plan.changes if one.kind == "model" and one.action == "add")
     defaults = [name_text(short_model(one.name)) for one in models if "default" in (one.after or {}).get("tags", ())]
-    found = f"; new agents without a model of their own get {' or '.join(defaults)}" if defaults else ""
-    if who := counted_consumers(dict.fromkeys(use.consumer for use in _calling(uses))):
-        found += f"; what is new is already named by {escape(who)}, whose requests go there from now on"
-    return found
+    return f"; new agents without a model of their own get {' or '.join(defaults)}" if defaults else ""
 
 
 def _only_new(review: Review) -> str:
     """A sentence about a plan that only adds. A new model may answer for a policy that already targets it."""
     new = " and ".join(PLURALS[kind] for kind in KINDS if any(change.kind == kind for change in review.plan.changes))
     if not review.awaited:
-        return f"Only new {new}: no live policy changes{through_new(review)}."
+        return f"Only new {new}: no live policy changes{_new_default(review)}."
     return f"Only new {new}, but live policies already target {_answering(review)}."
 
 
 def _answering(review: Review) -> str:
     models = f"{len(review.awaited):,} new {'model' if len(review.awaited) == 1 else 'models'}"
-    return f"{models}: requests that reach them are answered from now on{through_new(review)}"
+    return f"{models}: requests that reach them are answered from now on{_new_default(review)}"
 
 
 def _rules(review: Review) -> str:

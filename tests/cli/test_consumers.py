@@ -106,6 +106,17 @@ def test_a_policy_uses_what_it_targets_before_the_plan_and_after_it(tenant: Tena
     assert "used by 1 policy (free)" in ran.out
 
 
+def test_a_new_policy_that_takes_the_name_of_a_model_notes_who_names_it(tenant: Tenant) -> None:
+    """Whatever else the plan does. Until now they called the model."""
+    named = {"name": "asker", "llm": "openai/gpt-4o"}
+    assert loopback.post(f"{tenant.behind}/v1/orchestrate/agents", json=named).is_success
+    tenant.project.policy("anygem", GEMINI)
+    taking = tenant.project.policies / tenant.project.policy("taking", GEMINI).name
+    taking.write_text(taking.read_text("utf-8").replace("name: taking", "name: openai/gpt-4o"), "utf-8")
+    ran = tenant("plan")
+    assert "note  the new virtual-policy/openai/gpt-4o is already used by 1 agent (asker): what they ask for by that" in ran.out
+
+
 def test_a_change_shows_who_uses_it_in_every_format(tenant: Tenant) -> None:
     tenant.project.policy("anygem", GPT, GEMINI)
     tenant.project.write("agents/draft.yaml", "spec_version: v1\nkind: native\nname: draft\nllm: anygem\n")

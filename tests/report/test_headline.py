@@ -21,7 +21,7 @@ from policyctl.report.plan_view import PlanView
 from tests import strategies as some
 from tests.builders import body, model, model_row, policy, row
 from tests.examples import examples
-from tests.report.plans import PLANS, balanced, reviewed, used
+from tests.report.plans import PLANS, balanced, reviewed
 
 
 def worst(before: dict[str, Any], after: dict[str, Any]) -> str | None:
@@ -252,26 +252,6 @@ def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
 ) -> None:
     found = plan_summary(reviewed([policy("p", **after)], [{"id": "1", "name": "p", "policy": before}]))
     assert (found.risks, found.traffic) == ((), said)
-
-
-@pytest.mark.parametrize(
-    ("agents", "claimed"),
-    [
-        ({}, "."),
-        (
-            {"openai/gpt": ["billing"]},
-            "; what is new is already named by 1 agent (billing), whose requests go there from now on.",
-        ),
-        ({"other": ["billing"]}, "."),
-    ],
-)
-def test_a_new_policy_with_the_name_of_a_model_takes_the_requests_of_those_that_name_it(
-    agents: dict[str, list[str]], claimed: str
-) -> None:
-    """Until now it was that of a live model."""
-    rows = [row("other", "x/a")]
-    review = used(reviewed([policy("openai/gpt", "evil/e")], rows, Settings(scope=("openai/gpt",))), agents)
-    assert plan_summary(review).traffic == f"Only new policies: no live policy changes{claimed}"
 
 
 @pytest.mark.parametrize("tags", [[], ["default"]])
