@@ -164,8 +164,8 @@ def name_error(name: str) -> str | None:
         return "name must not contain control characters or invisible ones"
     if not _GLOB.isdisjoint(bare):
         return "name must not contain *, ? or [, which are wildcards in patterns"
-    if "\\" in bare:  # it would be shown as a name with an escaped letter is
-        return "name must not contain a backslash"
+    if "\\" in bare or '"' in bare:  # it would be shown as a name with an escaped letter is, or as two texts in quotes
+        return "name must not contain a backslash or a quotation mark"
     if "  " in bare:
         return "name must not contain several spaces in a row"
     if len(name) > MAX_NAME_LENGTH:

@@ -87,6 +87,7 @@ def test_a_name_with_its_prefix_twice_is_another_name(bare: str) -> None:
         ("prod-*", "patterns"),
         ("a  b", "spaces"),
         ("ch\\u0430t", "backslash"),
+        ('x"y', "quotation mark"),
         ("x\ufe0f", "invisible"),
         ("x\u034f", "invisible"),
         ("\u3164", "invisible"),
