@@ -12,13 +12,14 @@ from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
-from policyctl.effect.tree import KnownPolicies
-from policyctl.policy.document import Document, Policy, digest, references
+from policyctl.effect.tree import KnownPolicies, read_tree
+from policyctl.errors import PolicyctlError
+from policyctl.policy.document import Document, Policy, digest, model_names, references
 from policyctl.policy.findings import FieldPath, Finding, did_you_mean, format_path
-from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, canonical_model, model_spelling
+from policyctl.policy.names import MODEL_PREFIX, POLICY_PREFIX, canonical, canonical_model, canonical_name, model_spelling
 
 if TYPE_CHECKING:
-    from policyctl.plan.plan import Change
+    from policyctl.plan.plan import Change, Plan
 
 
 def find_cycle(graph: Mapping[str, Iterable[str]]) -> list[str] | None:
@@ -66,6 +67,52 @@ def _from_smallest(cycle: list[str]) -> list[str]:
     first = cycle.index(min(cycle))
     turned = cycle[first:] + cycle[:first]
     return [*turned, turned[0]]
+
+
+def circles(plan: Plan, after: Mapping[str, Document]) -> Iterator[str]:
+    """The policies that are written and whose targets lead back to them, maybe by way of live ones: requests go round there."""
+
+    written = [change.name for change in plan.policies if change.after is not None and change.needs]
+    graph = {name: references(after[name]) for name in led_to(written, after) if name in after}
+    for name in written if written and find_cycle(graph) is not None else ():
+        if leads_back(name, lambda other: graph.get(other, ())):
+            yield f"{name} would target itself, by way of other policies or at once (change its targets, or theirs)"
+
+
+def dangling(plan: Plan, after: KnownPolicies) -> Iterator[str]:
+    """Policies of the directory that stay as they are and target one that does not exist."""
+    removed = {change.name for change in plan.changes}  # that one is still targeted is refused
+    for name in sorted(plan.kept & after.keys()):
+        for target in _missing(after[name], after):
+            if target not in removed:
+                yield f"{name} targets {target}, which does not exist; correct the name, or add that policy"
+
+
+def without_a_target(plan: Plan, after: KnownPolicies) -> Iterator[str]:
+    """Targets of what is written that do not exist: a plan made now is not valid with one, a saved plan is refused."""
+    removed = {change.name for change in plan.changes if change.after is None}
+    for change in plan.changes:
+        if change.after is not None and change.needs:
+            for target in _missing(change.after, after):
+                if target not in removed:
+                    yield f"{change.name} would target {target}, which does not exist (plan again)"
+
+
+def _missing(document: Document, after: KnownPolicies) -> list[str]:
+    """The policies that a document plainly targets and that do not exist."""
+    named = [canonical_name(name) for name in model_names(document) if name.startswith(POLICY_PREFIX)]
+    return [name for name in dict.fromkeys(named) if name not in after and after.why_not(name) is None]
+
+
+def unfollowed(plan: Plan, after: KnownPolicies) -> Iterator[str]:
+    """New policies that lead to one that cannot be evaluated; for updates the effect reports it."""
+    if after.whole and not after.unclear:
+        return
+    for change in plan.changes:
+        if change.action == "add" and change.after is not None and change.needs:
+            with suppress(PolicyctlError):  # nested too deeply, which its effect reports
+                for name, why in read_tree(after[change.name], after).unfollowed.items():
+                    yield f"{change.name} leads to {name}, and what that one does is not known: {why}"
 
 
 class Queue:

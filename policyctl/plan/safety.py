@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from fnmatch import fnmatchcase
 from math import isclose
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 from policyctl.effect.gateway import Answer, answer_text
-from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, Tree, read_tree, redeclared
-from policyctl.errors import NotKnown, PolicyctlError
+from policyctl.effect.tree import NOTHING, DeclaredModels, KnownPolicies, Tree, redeclared
+from policyctl.errors import NotKnown
 from policyctl.plan.consumers import FoundConsumers
 from policyctl.plan.diff import UnknownField, unknown_fields
 from policyctl.plan.effects import (
@@ -30,16 +29,14 @@ from policyctl.plan.effects import (
     traffic_of,
 )
 from policyctl.plan.plan import LiveState, Plan, live_state, renames, uses, why_secrets_are_lost
-from policyctl.plan.references import led_to
+from policyctl.plan.references import circles, dangling, led_to, unfollowed, without_a_target
 from policyctl.plan.settings import Guard, GuardException, Guards, Part, Settings
-from policyctl.policy.document import Document, model_names
+from policyctl.policy.document import Document
 from policyctl.policy.live import LiveRows
 from policyctl.policy.names import (
     KINDS,
     PLURALS,
-    POLICY_PREFIX,
     canonical,
-    canonical_name,
     counted,
     kind_of,
     matches,
@@ -187,8 +184,8 @@ def _awaited(plan: Plan, observed: LiveRows) -> frozenset[str]:
 
 def _notes(plan: Plan, after: KnownPolicies) -> Iterator[str]:
     yield from renames(plan)
-    yield from _dangling(plan, after)
-    yield from _unfollowed(plan, after)
+    yield from dangling(plan, after)
+    yield from unfollowed(plan, after)
     for change in plan.changes:
         if change.kind == "model" and change.action == "remove" and "default" in (change.before or {}).get("tags", ()):
             yield f"{change.name} is removed, which has the tag default: the platform chooses another model for new agents"
@@ -207,7 +204,8 @@ def _refusals(
     yield from _emptied(left, observed, settings)
     for name, user in used:
         yield f"{name} would be removed, but {user} still targets it (change or remove that one too)"
-    yield from _target_nothing(plan, after)
+    yield from without_a_target(plan, after)
+    yield from circles(plan, after)
     yield from _lose_secrets(plan, observed)
 
 
@@ -238,48 +236,12 @@ def _unreadable(plan: Plan, observed: LiveRows) -> Iterator[str]:
         yield f"{more:,} more rows of the remote are left alone; policyctl policy list shows them"
 
 
-def _dangling(plan: Plan, after: KnownPolicies) -> Iterator[str]:
-    """Policies of the directory that stay as they are and target one that does not exist."""
-    removed = {change.name for change in plan.changes}  # that one is still targeted is refused
-    for name in sorted(plan.kept & after.keys()):
-        for target in _missing(after[name], after):
-            if target not in removed:
-                yield f"{name} targets {target}, which does not exist; correct the name, or add that policy"
-
-
-def _target_nothing(plan: Plan, after: KnownPolicies) -> Iterator[str]:
-    """Targets of what is written that do not exist: a plan made now is not valid with one, a saved plan is refused."""
-    removed = {change.name for change in plan.changes if change.after is None}
-    for change in plan.changes:
-        if change.after is not None and change.needs:
-            for target in _missing(change.after, after):
-                if target not in removed:
-                    yield f"{change.name} would target {target}, which does not exist (plan again)"
-
-
 def _lose_secrets(plan: Plan, observed: LiveRows) -> Iterator[str]:
     """Updates of models whose own secrets the remote only shows a mask of."""
     for change in plan.changes:
         live, after = observed.models.get(change.name), change.after
         if live and after and change.action == "update" and (why := why_secrets_are_lost(live, after)):
             yield why
-
-
-def _missing(document: Document, after: KnownPolicies) -> list[str]:
-    """The policies that a document plainly targets and that do not exist."""
-    named = [canonical_name(name) for name in model_names(document) if name.startswith(POLICY_PREFIX)]
-    return [name for name in dict.fromkeys(named) if name not in after and after.why_not(name) is None]
-
-
-def _unfollowed(plan: Plan, after: KnownPolicies) -> Iterator[str]:
-    """New policies that lead to one that cannot be evaluated; for updates the effect reports it."""
-    if after.whole and not after.unclear:
-        return
-    for change in plan.changes:
-        if change.action == "add" and change.after is not None and change.needs:
-            with suppress(PolicyctlError):  # nested too deeply, which its effect reports
-                for name, why in read_tree(after[change.name], after).unfollowed.items():
-                    yield f"{change.name} leads to {name}, and what that one does is not known: {why}"
 
 
 def _protected(plan: Plan, settings: Settings) -> Iterator[str]:

@@ -10,12 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from policyctl.errors import PolicyctlError
 from policyctl.plan.diff import FieldChange, fields_written
-from policyctl.plan.effects import policies_around
 from policyctl.plan.fleet import DIGESTS
 from policyctl.plan.plan import Action, Change, Counts, Desired, Plan, blocked_by_rows, equal, unread_rows
-from policyctl.plan.references import leads_back, ordered, unknown_targets
+from policyctl.plan.references import ordered, unknown_targets
 from policyctl.plan.settings import Override, Settings
-from policyctl.policy.document import Document, digest, normal_form, policy_from_file, references
+from policyctl.policy.document import Document, digest, normal_form, policy_from_file
 from policyctl.policy.findings import format_path
 from policyctl.policy.live import LiveRows
 from policyctl.policy.model_settings import SET
@@ -300,20 +299,13 @@ def rule_violations(plan: Plan, settings: Settings, *, removes: bool) -> Iterato
             yield f"{change.name} would be removed, but nothing may be removed from {plan.environment}: {why}; plan again"
 
 
-def bad_targets(plan: Plan, observed: LiveRows, known: frozenset[str], models: frozenset[str]) -> Iterator[str]:
-    """The targets of what the plan writes that are neither a model nor a policy, and the policies that would target themselves.
+def bad_targets(plan: Plan, known: frozenset[str], models: frozenset[str]) -> Iterator[str]:
+    """The targets of what the plan writes that are neither a model nor a policy.
 
     `known` are all policies that will be there. Where no model is known, targets are not looked up.
     """
-    _, policies = policies_around(plan, observed)
-
-    def targets_of(name: str) -> frozenset[str]:
-        return references(policies[name]) if name in policies else frozenset()
-
     for change in plan.policies:
         if change.after is None:
             continue
         for complaint in unknown_targets(change.after, models, known) if models else ():
             yield f"{change.name}: {complaint.message}"
-        if leads_back(change.name, targets_of):
-            yield f"{change.name} would target itself, by way of other policies or at once; plan again"

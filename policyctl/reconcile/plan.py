@@ -293,7 +293,7 @@ def review_saved(
     refusals = (
         *rule_violations(plan, settings, removes=removes),
         *reviewed.refusals,
-        *bad_targets(plan, observed, known, names),
+        *bad_targets(plan, known, names),
     )
     changed = {change.name for change in plan.changes}
     rows = [

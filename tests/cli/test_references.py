@@ -133,6 +133,21 @@ def test_a_target_that_exists_nowhere_is_an_error_at_plan_and_apply(project: Pro
     assert live_documents() == {}
 
 
+@pytest.mark.parametrize("writes", ["plan", "apply --yes"])
+def test_a_circle_by_way_of_a_policy_of_others_is_refused(writes: str, project: Project, policyctl: Policyctl) -> None:
+    """Requests would go round. Among files it is an error already."""
+    theirs = {"strategy": {"mode": "single"}, "targets": [{"model_name": "virtual-policy/chat"}]}
+    put([row("chat"), row("theirs", policy=theirs)])
+    project.write("policyctl.yaml", "scope: [chat]\n")
+    project.policy("chat", "virtual-policy/theirs")
+    ran = policyctl(*writes.split())
+    assert ran.code == 3
+    assert "virtual-policy/chat would target itself, by way of other policies or at once" in ran.out + ran.err
+    assert "theirs" not in str(live_documents()["virtual-policy/chat"])
+    project.policy("chat", "virtual-model/x/a")
+    assert policyctl(*writes.split()).code == 0
+
+
 def test_a_saved_plan_is_not_applied_where_a_target_went_away(project: Project, policyctl: Policyctl) -> None:
     project.write("policyctl.yaml", "scope: [front]\n")
     project.policy("front", "virtual-policy/theirs")
