@@ -249,12 +249,13 @@ def observe_rows(rows: Iterable[Any]) -> LiveRows:
     """Sort out the rows of a remote's list (see `read_row`). Every row ends in exactly one of the three places."""
     live: dict[str, list[Live]] = {}
     unreadable: dict[object, UnreadableRow] = {}
-    owners: dict[str, str | None] = {}
-    shared: dict[str, set[str | None]] = {}
+    owners: dict[tuple[bool, str | None], str | None] = {}  # a tenant may number the rows of each list by itself
+    shared: dict[tuple[bool, str | None], set[str | None]] = {}
     for row in rows:
         found = read_row(row)
-        if found.id is not None and owners.setdefault(found.id, found.name) != found.name:
-            shared.setdefault(found.id, {owners[found.id]}).add(found.name)
+        own = isinstance(row, VirtualModelRow), found.id
+        if found.id is not None and owners.setdefault(own, found.name) != found.name:
+            shared.setdefault(own, {owners[own]}).add(found.name)
         if isinstance(found, Live):
             _join(live.setdefault(found.name, []), found)
         elif found.name is None and found.id is None:
@@ -264,7 +265,8 @@ def observe_rows(rows: Iterable[Any]) -> LiveRows:
             unreadable[len(unreadable), found] = found
     single, twins = {}, []
     for name, same in live.items():
-        others = {other or "a row without a name" for row in same for other in shared.get(row.id, ()) if other != name}
+        sharing = (shared.get((isinstance(row, LiveModel), row.id), ()) for row in same)
+        others = {other or "a row without a name" for some in sharing for other in some if other != name}
         if len(same) > 1 or others:
             twins.append(Duplicates(name, tuple(same), tuple(sorted(others))))
         else:

@@ -291,8 +291,9 @@ class _ReadBack:
 
     def _ids_of_others(self, rows: Iterable[Any]) -> list[str]:
         """A line for each policy whose id another row of the list has too: the next plan could not distinguish them."""
-        own = {identifier: name for name in self.good for identifier in self._ids[name] if identifier is not None}
-        found = ((own.get(id_of(row) or ""), row) for row in rows)
+        kinds = {name: kind_of(name) == "model" for name in self.good}
+        own = {(kinds[name], found): name for name in self.good for found in self._ids[name] if found is not None}
+        found = ((own.get((isinstance(row, VirtualModelRow), id_of(row) or "")), row) for row in rows)
         others = ((name, row) for name, row in found if name is not None and named_rows([row]).keys() != {name})
         return [f"{name} has the id {id_of(row)}, which another row of the remote has as well" for name, row in others]
 

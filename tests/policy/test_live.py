@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from policyctl.policy.live import MAX_NESTING, LivePolicy, UnreadableRow, observe_rows, read_row
 from policyctl.policy.memo import Memo
+from policyctl.policy.virtual_model import VirtualModelRow
 from tests.strategies import json_values, loose_documents
 
 GOOD = {"id": "1", "name": "x", "policy": {"strategy": {"mode": "single"}, "targets": [{"model_name": "a"}]}}
@@ -68,6 +69,12 @@ def test_rows_of_one_name_in_either_spelling_are_twins() -> None:
     observed = observe_rows([GOOD, {**GOOD, "id": "2", "name": "virtual-policy/x"}, {**GOOD, "id": "3", "name": "y"}])
     assert [twins.ids for twins in observed.twins] == [("1", "2")]
     assert list(observed.live) == ["virtual-policy/y"]
+
+
+def test_a_policy_and_a_model_may_have_one_id() -> None:
+    """A tenant may number the rows of each list by itself."""
+    observed = observe_rows([GOOD, VirtualModelRow({"id": "1", "name": "virtual-model/a/b"})])
+    assert observed.live.keys() == {"virtual-policy/x", "virtual-model/a/b"}
 
 
 def test_a_row_that_the_list_shows_twice_is_one_policy() -> None:
