@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from policyctl.plan.diff import FieldChange
+from policyctl.plan.diff import FieldChange, fields_between
 from policyctl.plan.plan import GOOD, Action, Change, ModelTest, Outcome, Plan, normal_of
 from policyctl.plan.safety import Review
 from policyctl.policy.document import Document
@@ -466,7 +466,8 @@ _NOTHING = "/dev/null"
 def plan_diff(changes: Iterable[Change], style: Style) -> str:
     """What is live and what the files want of each changed policy and model; empty without changes.
 
-    Both sides are in normal form, which has no secrets. Lines are escaped, so that a policy's text controls no terminal.
+    Both sides are in normal form, which has no secrets; what changes besides comes after it. Lines are escaped,
+    so that a policy's text controls no terminal.
     """
     return "".join(f"{line}\n" for change in changes for line in _yaml_change_lines(change, style))
 
@@ -479,6 +480,10 @@ def _yaml_change_lines(change: Change, style: Style) -> Iterator[str]:
         _NOTHING if after is None else change.file or change.name,
     )
     yield from diff_lines(old, new, names, style)
+    if change.before is not None and change.after is not None:
+        shown = fields_between(change.before, change.after)
+        for line in field_lines([one for one in change.fields if one not in shown], whole=True):
+            yield f"# and{escape(line[3:])}"
 
 
 def _yaml_sides(before: Document | None, after: Document | None) -> tuple[list[str], list[str]]:

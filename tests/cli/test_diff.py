@@ -47,6 +47,22 @@ def test_a_change_is_shown_as_git_shows_one(applied: Project, policyctl: Policyc
     assert policyctl("diff", "--detailed-exitcode") == (2, CHANGED, "")
 
 
+def test_what_yaml_cannot_show_of_an_update_comes_after_it(project: Project, policyctl: Policyctl) -> None:
+    """A word that is written over a secret, and an unknown field that goes with its part."""
+    project.write("policyctl.yaml", "manage: [policies, models]\nscope: ['*', 'virtual-model/*']\n")
+    secret = {"provider": "ollama", "api_key": "***", "custom_host": "http://h"}
+    put_models([{"id": "m", "name": "virtual-model/ollama/m", "provider_config": secret}])
+    config = "provider_config: {api_key: dummy, custom_host: 'http://h'}"
+    project.write("m.yaml", f"spec_version: v1\nkind: model\nname: ollama/m\ndescription: new\n{config}\n")
+    target = {"model_name": "virtual-model/x/a", "override_params": {"n": 1}}
+    put([row("chat", policy={"strategy": {"mode": "single"}, "targets": [target]})])
+    project.policy("chat", "virtual-model/x/b")
+    commit(project.folder)
+    shown = policyctl("diff").out
+    assert "\n# and provider_config.api_key: (set) → dummy\n" in shown
+    assert "\n# and policy.targets[x/a].override_params: {n: 1} → absent\n" in shown
+
+
 def test_what_is_only_on_one_side_is_compared_with_nothing(applied: Project, policyctl: Policyctl) -> None:
     applied.policy("new", "virtual-model/c/three")
     (applied.policies / "chat.yaml").unlink()
