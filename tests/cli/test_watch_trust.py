@@ -97,6 +97,27 @@ def test_what_was_in_sync_is_put_back_without_an_approval(synced: Work, moves: C
     assert contents() == before
 
 
+def test_what_would_come_back_with_unknown_fields_elsewhere_waits_for_a_person(synced: Work) -> None:
+    """A person gave two groups the models of each other, and their unknown fields stayed where they are."""
+
+    def fallback(*targets: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {"strategy": {"mode": "fallback"}, "targets": [*targets], **more}
+
+    def groups(*several: str, **notes: int) -> dict[str, Any]:
+        models = [[{"model_name": f"virtual-model/{one}"} for one in some.split()] for some in several]
+        return fallback(*(fallback(*some, **dict.fromkeys(notes, at)) for at, some in enumerate(models)))
+
+    policy = {"spec_version": "v1", "kind": "model", "name": "base", "policy": groups("x/a x/b", "y/c y/d")}
+    (synced.project.policies / "base.yaml").write_text(json.dumps(policy), "utf-8")
+    edit("base", lambda live: live.update(policy=groups("x/a x/b", "y/c y/d", x_note=1)), LOCAL)
+    push(synced)
+    assert look(synced) == "", "it is in sync as before"
+    edit("base", lambda live: live.update(policy=groups("y/c y/e", "x/a x/f", x_note=1)), LOCAL)
+    before = contents()
+    assert "conflict" in look(synced)
+    assert contents() == before
+
+
 def widened(work: Work) -> None:
     configure(work, more="scope: ['virtual-policy/*']")
 
