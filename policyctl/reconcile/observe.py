@@ -20,11 +20,21 @@ from typing import TYPE_CHECKING, Any
 from policyctl.errors import Incomplete, PolicyctlError, RemoteError
 from policyctl.load.directory import ConsumerDocument, Loaded
 from policyctl.load.urls import GIT
-from policyctl.plan.consumers import Consumer, Consumers, ConsumerUse, FoundConsumers, consumers_of, path_of, phrase
+from policyctl.plan.consumers import (
+    MILD,
+    Consumer,
+    Consumers,
+    ConsumerUse,
+    FoundConsumers,
+    consumers_of,
+    counted_consumers,
+    path_of,
+    phrase,
+)
 from policyctl.plan.diff import fields_between, lost_extras
 from policyctl.plan.plan import GOOD, Change, LiveState, Outcome, live_state, unapplied_fields
 from policyctl.policy.document import Document
-from policyctl.policy.findings import Finding
+from policyctl.policy.findings import Finding, listed
 from policyctl.policy.live import Live, LivePolicy, LiveRows, id_of, named_rows, observe_rows, read_row
 from policyctl.policy.names import Kind, canonical, kind_of
 from policyctl.policy.virtual_model import VirtualModelRow
@@ -157,10 +167,14 @@ def with_consumers(
 
 
 def _named_already(reviewed: Review, found: FoundConsumers) -> Iterator[str]:
-    """What is new and named already, maybe as a model until now: then other requests are served otherwise too."""
-    for change in reviewed.plan.changes:
-        if change.action == "add" and (users := phrase(found.uses.get(change.name, ()))):
-            yield f"the new {change.name} is already {users}: what they ask for by that name goes there from now on"
+    """What is new and named by live consumers already, maybe as a model until now: they are served otherwise then. Live
+    policies that target it are affected."""
+    new = {change.name: found.uses.get(change.name, ()) for change in reviewed.plan.changes if change.action == "add"}
+    live = {name: [one.consumer for one in uses if not (one.through or one.consumer.file)] for name, uses in new.items()}
+    live = {name: [one for one in some if one.kind not in MILD and one.kind != "policy"] for name, some in live.items()}
+    if who := counted_consumers(dict.fromkeys(one for some in live.values() for one in some)):
+        names = listed([name for name, some in live.items() if some])
+        yield f"what is new is named by {who} already, whose requests go there from now on: {names}"
 
 
 def _refusals(reviewed: Review, found: FoundConsumers, settings: Settings, *, unseen: bool) -> Iterator[str]:

@@ -114,7 +114,11 @@ def test_a_new_policy_that_takes_the_name_of_a_model_notes_who_names_it(tenant: 
     taking = tenant.project.policies / tenant.project.policy("taking", GEMINI).name
     taking.write_text(taking.read_text("utf-8").replace("name: taking", "name: openai/gpt-4o"), "utf-8")
     ran = tenant("plan")
-    assert "note  the new virtual-policy/openai/gpt-4o is already used by 1 agent (asker): what they ask for by that" in ran.out
+    note = "what is new is named by 1 agent (asker) already, whose requests go there from now on: virtual-policy/openai/gpt-4o"
+    assert f"note  {note}\n" in ran.out
+    tenant.project.policy("front", "virtual-policy/openai/gpt-4o")
+    tenant.project.write("agents/draft.yaml", "spec_version: v1\nkind: native\nname: draft\nllm: front\n")
+    assert f"note  {note}\n" in tenant("plan").out
 
 
 def test_a_change_shows_who_uses_it_in_every_format(tenant: Tenant) -> None:
