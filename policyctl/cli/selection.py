@@ -255,7 +255,8 @@ _LONGEST = 300  # characters of a reason
 _COMMAND = re.compile(r"/policyctl[ \t]+allow[ \t]+(\S.*)")
 _HTML = re.compile(r"<[A-Za-z/!?]")  # may hide everything after it, or turn it into an example
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
-_BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)
+_BECAUSE = re.compile(r"""((?:[^'"]|'[^']*'|"(?:[^"\\]|\\.)*")+?)\s+because\s+(\S.*)""", re.DOTALL)
+_ANY_BECAUSE = re.compile(r"(.+?)\s+because\s+(\S.*)", re.DOTALL)  # also within quotes, which may not be closed
 
 
 def commands_in(comment: str) -> list[str]:
@@ -299,7 +300,7 @@ def parse_overrides(text: str, by: str) -> tuple[Override, ...]:
 
     Raises UsageError when an option is unknown or wrong, without any option, and without a reason.
     """
-    found = _BECAUSE.fullmatch(text.strip())
+    found = _BECAUSE.fullmatch(text.strip()) or _ANY_BECAUSE.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"the override {text!r} gives no reason; write: OPTIONS because REASON")
     reason = " ".join(found[2].split())

@@ -435,6 +435,12 @@ def test_names_that_end_like_numbers_are_overridden_as_they_are_written(work: Wo
     assert sorted(one["value"] for one in overrides(work)) == ["12", "max_calls=gpt-4.0", "v1.0"]
 
 
+def test_a_reason_begins_after_the_first_because_that_is_not_in_quotes(work: Work) -> None:
+    work.forge.rights["ana"] = RIGHTS[work.forge.kind][0]
+    work.forge.write("/policyctl allow --allow-guard 'max_calls=x because y' because 'it is' because z", "ana")
+    assert [(one["value"], one["reason"]) for one in overrides(work)] == [("max_calls=x because y", "'it is' because z")]
+
+
 @pytest.mark.parametrize("who", ["a stranger", "a reader", "the one who opened it", "ourselves"])
 def test_what_others_allow_does_not_count(who: str, work: Work) -> None:
     may, may_not = RIGHTS[work.forge.kind]
