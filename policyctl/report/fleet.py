@@ -40,6 +40,7 @@ from policyctl.report.plan_json import output_lines, plan_data
 from policyctl.report.plan_text import field_lines, plan_text, sides
 from policyctl.report.plan_view import (
     NO_PROVENANCE,
+    NOT_COMPARED,
     PlanView,
     Provenance,
     notes_on_changes,
@@ -166,10 +167,11 @@ def other_lines(fleet: FleetResult) -> Iterator[str]:
 
 
 def _other_lines(fleet: FleetResult, style: Style, verbose: bool) -> Iterator[str]:
-    unchanged = [one for one in fleet.results if one.status in ("planned", "applied") and not one.changes]
-    if unchanged:
-        most = len(unchanged) if verbose else NAMED
-        yield f"no changes in {count(len(unchanged), 'environment')}: {escape(names_of(unchanged, most))}\n"
+    without = [one for one in fleet.results if one.status in ("planned", "applied") and not one.changes]
+    for whole, words in ((True, "no changes"), (False, NOT_COMPARED.lower())):
+        if unchanged := [one for one in without if one.whole is whole]:
+            most = len(unchanged) if verbose else NAMED
+            yield f"{words} in {count(len(unchanged), 'environment')}: {escape(names_of(unchanged, most))}\n"
     for one in fleet.results:
         if one.status == "suspended":
             yield f"{style.paint('suspended', 'yellow')}  {escape(one.name)}: {escape(one.reason)}\n"

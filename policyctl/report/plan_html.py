@@ -478,7 +478,8 @@ def _rows(fleet: FleetResult, kinds: Sequence[PlanKind]) -> Iterator[Environment
     ranked = sorted(fleet.results, key=lambda one: (not one.failed, one.status != "not begun", not one.changes))
     for one in ranked:
         about = one.reason or one.remote
-        yield EnvironmentRow(one.name, _status(one), changes_text(one) or UNCHANGED, about, _look(one), numbers[one.name])
+        changes = changes_text(one) or (UNCHANGED if one.whole else NOT_COMPARED.lower())
+        yield EnvironmentRow(one.name, _status(one), changes, about, _look(one), numbers[one.name])
 
 
 def _status(one: EnvironmentResult) -> str:

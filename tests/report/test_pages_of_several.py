@@ -213,6 +213,15 @@ def test_rules_that_let_some_plans_pass_and_not_others_are_not_shown_to_have_pas
     assert "\nSafety rules passed, no guards configured.\n" in page(fleet_of({"dev": split(0.4)}))
 
 
+def test_an_environment_of_which_not_all_was_compared_is_not_one_without_changes() -> None:
+    unread = reviewed([policy("a")], [row("a"), {"id": "7", "name": "b"}])
+    fleet = fleet_of({"dev": reviewed([policy("a")], [row("a")]), "prod": unread})
+    assert "nothing to apply, but not everything could be compared</" in fleet_html(FleetView(fleet))
+    for text in (page(fleet).replace("`", ""), fleet_text(fleet, Style())):
+        assert "no changes in 1 environment: dev" in text
+        assert "nothing to apply, but not everything could be compared in 1 environment: prod" in text
+
+
 def test_what_is_left_alone_is_counted_only_where_it_is_the_same() -> None:
     """Plans are of one kind whatever else is live there."""
     settings = Settings(scope=("virtual-policy/a",))
