@@ -541,6 +541,12 @@ def history_at(top: Path | None) -> list[str]:
     return [] if repository is None else repository.output("rev-list", "--topo-order", "HEAD").decode().split()
 
 
+def first_parents_at(top: Path | None) -> frozenset[str]:
+    """The commits of the branch that is checked out at the top of a repository, by first parents."""
+    repository = None if top is None else find_repository(top)
+    return frozenset(() if repository is None else repository.output("rev-list", "--first-parent", "HEAD").decode().split())
+
+
 def is_in_branch(top: Path | None, commit: str) -> bool:
     """Whether a commit is in the history of the one that is checked out at the top of a repository."""
     repository = None if top is None else find_repository(top)

@@ -690,31 +690,51 @@ def test_merges_count_in_the_order_of_the_branch(noted: int, tenant: TenantOf) -
     assert re.search("pull request .21 \\(a later one changed the settings\\)", ran.err)
 
 
-def test_a_branch_that_took_in_the_main_one_and_was_fast_forwarded_is_newer_than_what_it_took_in(tenant: TenantOf) -> None:
-    """By first parents its own commits come last. It takes back the settings under which the older page showed a removal."""
-    folder, settings = tenant.work.project.folder, CONFIG.replace("URL", tenant.url)
+@pytest.mark.parametrize("taken_back", [False, True])
+@pytest.mark.parametrize("settings", [False, True])
+def test_what_a_fast_forwarded_branch_had_taken_in_approves_nothing(taken_back: bool, settings: bool, tenant: TenantOf) -> None:
+    """By first parents the commits of the main branch are not in its line any more. The branch, or another one before it, took
+    back what the page of an older one showed."""
+    tenant.refuses = False
+    folder, config = tenant.work.project.folder, CONFIG.replace("URL", tenant.url)
     git(folder, "branch", "later")
+
+    def change(back: bool) -> None:
+        if settings:
+            tenant.work.project.write("policyctl.yaml", config + ("" if back else "prune: false\n"))
+            (tenant.work.project.policies / "p.yaml").unlink(missing_ok=True)
+        else:
+            tenant.write(p=A if back else RISKY)
+
+    def merged(number: int, *how: str) -> None:
+        git(folder, "switch", "--quiet", "main")
+        git(folder, "merge", "--quiet", *how)
+        tenant.forge.merge(number, tenant.push())
+        tenant.work.settle()
+
     git(folder, "switch", "--quiet", "--create=squashed")
     git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
-    (tenant.work.project.policies / "p.yaml").unlink()
-    tenant.work.project.write("policyctl.yaml", f"{settings}prune: false\n")
-    assert tenant.work.comment(5).code == 0
-    git(folder, "switch", "--quiet", "main")
-    git(folder, "merge", "--quiet", "--squash", "squashed")
-    tenant.forge.merge(5, tenant.push())
-    tenant.work.settle()
+    change(back=False)
+    assert tenant.work.comment(4).code == 0
+    merged(4, "--squash", "squashed")
+    if taken_back:
+        git(folder, "switch", "--quiet", "--create=forwarded")
+        change(back=True)
+        assert tenant.work.comment(5).code == 0
+        merged(5, "--ff-only", "forwarded")
     git(folder, "switch", "--quiet", "later")
-    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=y")
     git(folder, "merge", "--quiet", "--no-ff", "--no-commit", "main")
-    tenant.work.project.write("policyctl.yaml", settings)
-    assert tenant.work.comment(6).code == 0
-    git(folder, "switch", "--quiet", "main")
-    git(folder, "merge", "--quiet", "--ff-only", "later")
-    tenant.forge.commit = tenant.forge.head = git(folder, "rev-parse", "HEAD").strip()
-    tenant.forge.merge(6)
+    change(back=True)
+    if taken_back:  # so the branch changes nothing here, and has no page
+        tenant.forge.proposals[7], tenant.forge.files[7] = (tenant.work.commit(), "main"), ["README.md"]
+    else:
+        assert tenant.work.comment(7).code == 0
+    merged(7, "--ff-only", "later")
+    tenant.push(**({} if settings else {"p": RISKY}))
     ran = tenant.apply()
     assert (ran.code, tenant.live["p"]) == (4, "a")
-    assert re.search("pull request .5 \\(a later one changed the settings\\)", ran.err)
+    assert re.search("approved no plan: the branch was fast-forwarded", ran.err)
 
 
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ _LOOKED = 100  # merged pull requests that are read, from the newest back
 HIDDEN = "no comment shows what it changes"
 _LATER = "it was merged after the commit that is checked out"
 _TWIN = "another pull request of the same commit was merged, so it is not known which of them was read"
+_OFF_LINE = "the branch was fast-forwarded to one that had taken in this merge, so it is not known what became of it there"
 _CAME_ALONG = "its commit came into the branch with another merge or a push; it was not merged for itself"
 
 
@@ -133,7 +134,10 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
     """What merged pull requests approve: nothing if the plan was not made for what was merged, or not seen then. One without a
     comment counts only as one of which it is not known what it changes, and only if it changed a file that policies come from
     and there is something older, which it replaces."""
+    from policyctl.load.history import first_parents_at, is_in_branch  # imports subprocess
+
     approvals, hidden = list[Approval](), list[Merged]()
+    line = first_parents_at(place.top) if found else frozenset()
     for one in _as_in_branch(found, place.top):
         if not one.ours:
             hidden.append(one)
@@ -145,7 +149,10 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         approval = approval_in([one.ours[-1].body], place.environment, place.directory, one.merge.name)
         if approval is None:
             continue
-        if why := _why_not(one, found, place):
+        if one.merge.end not in line and is_in_branch(place.top, one.merge.end):
+            off = Approval(NONE, one.merge.name, why=_OFF_LINE)
+            approvals.append(off._replace(begun=approval.begun, finished=approval.finished))
+        elif why := _why_not(one, found, place):
             along = Approval(NONE, one.merge.name, why=why, known=True)
             approvals.append(along._replace(begun=approval.begun, finished=approval.finished))
         else:
