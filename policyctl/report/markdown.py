@@ -26,7 +26,8 @@ _WORD = re.compile(r"[A-Za-z]+(?:['-][A-Za-z]+)*'?")
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d{1,6})(?:\.\d+)?%?|[→×…]")
 _REFERENCE = re.compile(r"[a-f]{7,40}|ghsa-.*|.*www", re.IGNORECASE)  # words that could refer to a commit or an advisory
 _PARTS = re.compile(r"['-]")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)')  # to the end, if a cut took the rest
+# From the beginning of a word, to the end of the text if a cut took the rest.
+_QUOTED = re.compile(r'(?<![^\s(\[{])"(?:[^"\\]|\\.)*(?:"|\\?$)')
 _SPACE = "\ue000"  # a space inside a word; escaped text never contains it
 _ITEM = re.compile(r"\d+[.)]")  # would start a list
 _FEWER = "; then propose fewer changes at once, or start apply by hand with the plan's digest"

@@ -68,6 +68,11 @@ def test_no_word_of_a_name_in_quotes_is_outside_code_where_the_sentence_is_cut(l
     assert "walks" not in " ".join(Page(f"{prose(f'left alone ({row.which})')}\n").prose)
 
 
+def test_a_quotation_mark_within_a_name_pairs_with_none_of_ours() -> None:
+    sentence = 'policies/m".yaml:5:1: "the zebra walks" is not a field'
+    assert "walks" not in " ".join(Page(f"{prose(sentence)}\n").prose)
+
+
 def test_the_json_still_has_what_the_policies_have() -> None:
     for trap in TRAPS:
         review = hostile(trap)
