@@ -118,12 +118,25 @@ HEAVY = (
 )
 # Where many tests walk the same long ways. Measuring coverage doubles the time of a test: each third of these is measured.
 MANY = (
+    "browser/test_plan_page.py",
     "cli/test_approvals.py",
     "cli/test_model_canaries.py",
+    "cli/test_models_on_serve.py",
     "cli/test_several_in_one_comment.py",
     "cli/test_used_approvals.py",
     "cli/test_watch_trust.py",
     "cli/test_what_was_merged.py",
+    "gateway/test_recorded.py",
+    "plan/test_effects.py",
+    "plan/test_moved_fields.py",
+    "reconcile/test_drift.py",
+    "reconcile/test_live_models.py",
+    "remote/test_bad_days.py",
+    "report/test_one_page_one_plan.py",
+    "report/test_pages_of_several.py",
+    "report/test_plan_markdown.py",
+    "server/test_login.py",
+    "test_workflows.py",
 )
 MEASURED_EACH = 3
 # Where tests are random in another way than by @given.

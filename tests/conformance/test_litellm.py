@@ -39,7 +39,7 @@ class Litellm:
         return answer
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # importing the SDK takes seconds, and these tests are not always run one after the other
 def litellm(litellm_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Litellm]:
     home = tmp_path_factory.mktemp("litellm")
     environment = {"HOME": str(home), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}

@@ -71,7 +71,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @open_schema.parametrize()
-@fuzzed(10)
+@fuzzed(6)
 def test_an_open_server_gives_only_answers_that_are_described(case: schemathesis.Case[Any], served: Served) -> None:
     # In a form, and in a query, every value is text: a value of a wrong type cannot be recognized, nor need it be rejected.
     form = case.media_type == "application/x-www-form-urlencoded"
