@@ -341,10 +341,13 @@ def _guarded(
     declared, after = comparing.declared, comparing.after
     if settings.models or not settings.guards.active or not any(declared.facts):
         return by_traffic(plan, after, settings, *shown, restored, declared)
-    judged = [
-        by_traffic(plan, after, settings, *_compared(plan, observed, comparing.declaring(one), settings), restored, one)
-        for one in (declared.then, DeclaredModels(declared.then.timeouts))
-    ]
+    then = declared.then
+    differ = len(set(map(then.requests, then.types))) > 1  # else types change nothing
+    judged = []
+    for one in (then, DeclaredModels(then.timeouts)) if differ else (then,):
+        same = one.facts == declared.facts
+        compared = shown if same else _compared(plan, observed, comparing.declaring(one), settings)
+        judged.append(by_traffic(plan, after, settings, *compared, restored, one))
     refused, accepted = (dict.fromkeys(line for lines in some for line in lines) for some in zip(*judged, strict=True))
     return tuple(refused), tuple(accepted)
 

@@ -8,7 +8,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.inside import run_inside
 from tests.examples import examples
 
-RUNS, IN_ONE_TEST = examples(64), 8  # eight times as many by hand: `python -m tests.chaos.harness`
+RUNS, IN_ONE_TEST = examples(64), 8  # 480 by hand: `python -m tests.chaos.harness`
 
 
 @pytest.mark.parametrize("first", range(0, RUNS, IN_ONE_TEST))
