@@ -227,13 +227,12 @@ def losses_by(name: str, action: Action, effect: Effect | None, review: Review) 
     found = review.consumers
     if found is None or action == "add" or not (affected := _calling(found.uses.get(name, ()))):
         return None
-    lost = _left_without(name) if action == "remove" else _lost_by(effect, one=len(affected) == 1)
-    if not lost:
-        return None
     consumers = tuple(use.consumer for use in affected)
     # Where some are not affected, it takes names to distinguish them.
     who = counted_consumers(consumers, named=len(consumers) < len(each_once(found.uses.get(name, ()))))
-    return Losses(consumers, lost.format(who=f"at least {who}" if found.unread else who))
+    who = f"at least {who}" if found.unread else who
+    lost = _left_without(name, who) if action == "remove" else _lost_by(effect, who, one=len(affected) == 1)
+    return Losses(consumers, lost) if lost else None
 
 
 def losses_text(name: str, action: Action, effect: Effect | None, review: Review) -> str:
@@ -257,23 +256,23 @@ def _calling(uses: Iterable[ConsumerUse]) -> list[ConsumerUse]:
     ]
 
 
-def _left_without(name: str) -> str:
-    return f"{{who}} would name a {kind_of(name)} that no longer exists"
+def _left_without(name: str, who: str) -> str:
+    return f"{who} would name a {kind_of(name)} that no longer exists"
 
 
-def _lost_by(effect: Effect | None, *, one: bool) -> str:
-    """What an update loses, with `{who}` for the consumers; empty for nothing. `one` is whether that is a single consumer."""
+def _lost_by(effect: Effect | None, who: str, *, one: bool) -> str:
+    """What an update loses for these consumers; empty for nothing. `one` is whether that is a single consumer."""
     if effect is None or effect.unknown:
-        return "it is not known what changes for {who}"
+        return f"it is not known what changes for {who}"
     lose = "may lose" if effect.uncounted else "loses" if one else "lose"
     if effect.refused:
-        return f"{{who}} {lose} every request: the gateway refuses the policy"
+        return f"{who} {lose} every request: the gateway refuses the policy"
     if effect.usual is not None and (effect.usual.after or 0.0) < (effect.usual.before or 0.0):
-        return f"{{who}} {lose} requests: {usual_row(effect.usual)}"
+        return f"{who} {lose} requests: {usual_row(effect.usual)}"
     if cells := informative(effect.worse, effect):
-        return f"{{who}} {lose} {_cell_lost(cells, effect)}".replace("  ", " ")
+        return f"{who} {lose} {_cell_lost(cells, effect)}".replace("  ", " ")
     if effect.together is not None:
-        return f"{{who}} {lose} requests: {together_row(effect.together)}"
+        return f"{who} {lose} requests: {together_row(effect.together)}"
     return ""
 
 

@@ -47,6 +47,12 @@ CASES: dict[str, Case] = {
         (A,),
         "1 agent loses requests while openai/new is down with any failure",
     ),
+    "a name that reads like a template": (
+        [policy("p", "virtual-model/x/{who}")],
+        [row("p", GPT)],
+        (A,),
+        '1 agent loses requests while "x/{who}" is down with any failure',
+    ),
     "nothing gets worse": ([policy("p", GPT, CLAUDE, strategy=FALLBACK)], [row("p", GPT)], (A,), ""),
     "only texts": ([policy("p", GPT)], [{**row("p", GPT), "description": "old"}], (A,), ""),
     "an effect that is not known": (
