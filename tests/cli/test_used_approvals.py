@@ -690,9 +690,9 @@ def test_merges_count_in_the_order_of_the_branch(noted: int, tenant: TenantOf) -
     assert re.search("pull request .21 \\(a later one changed the settings\\)", ran.err)
 
 
-@pytest.mark.parametrize("taken_back", [False, True])
+@pytest.mark.parametrize("taken_back", ["by the branch", "with a page", "without one"])
 @pytest.mark.parametrize("settings", [False, True])
-def test_what_a_fast_forwarded_branch_had_taken_in_approves_nothing(taken_back: bool, settings: bool, tenant: TenantOf) -> None:
+def test_what_a_fast_forwarded_branch_had_taken_in_approves_nothing(taken_back: str, settings: bool, tenant: TenantOf) -> None:
     """By first parents the commits of the main branch are not in its line any more. The branch, or another one before it, took
     back what the page of an older one showed."""
     tenant.refuses = False
@@ -717,16 +717,19 @@ def test_what_a_fast_forwarded_branch_had_taken_in_approves_nothing(taken_back: 
     change(back=False)
     assert tenant.work.comment(4).code == 0
     merged(4, "--squash", "squashed")
-    if taken_back:
+    if taken_back == "without one":
+        git(folder, "branch", "--force", "later")  # so the older merge is still in the line
+    if taken_back != "by the branch":
         git(folder, "switch", "--quiet", "--create=forwarded")
         change(back=True)
-        assert tenant.work.comment(5).code == 0
+        tenant.forge.proposals[5] = (tenant.work.commit(), "main")
+        assert taken_back == "without one" or tenant.work.comment(5).code == 0
         merged(5, "--ff-only", "forwarded")
     git(folder, "switch", "--quiet", "later")
     git(folder, "commit", "--quiet", "--allow-empty", "--message=y")
     git(folder, "merge", "--quiet", "--no-ff", "--no-commit", "main")
     change(back=True)
-    if taken_back:  # so the branch changes nothing here, and has no page
+    if taken_back != "by the branch":  # it changes nothing here, and has no page
         tenant.forge.proposals[7], tenant.forge.files[7] = (tenant.work.commit(), "main"), ["README.md"]
     else:
         assert tenant.work.comment(7).code == 0

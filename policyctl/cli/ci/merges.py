@@ -139,6 +139,9 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
     approvals, hidden = list[Approval](), list[Merged]()
     line = first_parents_at(place.top) if found else frozenset()
     for one in _as_in_branch(found, place.top):
+        if one.merge.end not in line and is_in_branch(place.top, one.merge.end):
+            approvals += _off_line(forge, one, place)
+            continue
         if not one.ours:
             hidden.append(one)
             continue
@@ -149,10 +152,7 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         approval = approval_in([one.ours[-1].body], place.environment, place.directory, one.merge.name)
         if approval is None:
             continue
-        if one.merge.end not in line and is_in_branch(place.top, one.merge.end):
-            off = Approval(NONE, one.merge.name, why=_OFF_LINE)
-            approvals.append(off._replace(begun=approval.begun, finished=approval.finished))
-        elif why := _why_not(one, found, place):
+        if why := _why_not(one, found, place):
             along = Approval(NONE, one.merge.name, why=why, known=True)
             approvals.append(along._replace(begun=approval.begun, finished=approval.finished))
         else:
@@ -161,6 +161,15 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
             why = _LATER if _is_later(forge, one.merge, place) else _TWIN if _has_twin(one, found) else ""
             approvals.append(_only_replacing(approval, why) if why else approval)
     return approvals
+
+
+def _off_line(forge: Forge, one: Merged, place: ApprovalPlace) -> list[Approval]:
+    """What counts of a merge that is in the history of the branch and not in its line: that it is not known what became of what
+    it changed, if that may be anything here."""
+    if not (one.ours or _changes(forge, one.merge, place)):
+        return []
+    shown = approval_in([two.body for two in one.ours[-1:]], place.environment, place.directory) or Approval(NONE)
+    return [Approval(NONE, one.merge.name, why=_OFF_LINE, begun=shown.begun, finished=shown.finished)]
 
 
 def _only_replacing(approval: Approval, why: str) -> Approval:
