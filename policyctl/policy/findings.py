@@ -63,9 +63,12 @@ def format_path(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def as_one_word(text: str) -> str:
-    """What others call a file or a row, for a sentence: in quotes if words of it could be read as part of that."""
-    return text if text and not any(char.isspace() or char == '"' for char in text) else json.dumps(text, ensure_ascii=False)
+_NAME = late_pattern(r"[\w./:@+~-]*")
+
+
+def as_one_word(name: str) -> str:
+    """A name that others chose, for a sentence: in quotes if it has unusual characters, so that its end is visible."""
+    return name if _NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False)
 
 
 def listed_files(files: Iterable[str]) -> str:

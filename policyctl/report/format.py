@@ -11,6 +11,7 @@ from unicodedata import bidirectional, category, combining, east_asian_width, is
 from policyctl.errors import Severity
 from policyctl.plan.diff import ORDER, ordinal_name
 from policyctl.policy.document import Document
+from policyctl.policy.findings import as_one_word
 from policyctl.policy.memo import late_pattern
 from policyctl.policy.model_settings import SECRETS, SET, is_placeholder
 from policyctl.policy.names import canonical_name, is_visible, kind_of, short_model, virtual_model
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from policyctl.plan.diff import FieldChange
 
 _WORD = late_pattern(r"[\w./:@+-]+")
-_NAME = late_pattern(r"[\w./:@+~-]*")
 _TAKEN = late_pattern(r"absent|null|true|false|NaN|-?Infinity|-?\d[\d.eE+-]*")  # without quotes these are not text
 _POSITION = late_pattern(r'"(?:[^"\\]|\\.)*"|targets\[(\d+(?: before)?)\]')  # not inside a quoted name
 _LONGEST = 100
@@ -109,8 +109,8 @@ def _escaped(command: re.Match[str]) -> str:
 
 
 def name_text(name: str) -> str:
-    """A name among words and numbers: in quotes if it has unusual characters, so that its end is visible."""
-    return escape(name) if _NAME.fullmatch(name) else escape(json.dumps(name, ensure_ascii=False))
+    """A name among words and numbers, to print."""
+    return escape(as_one_word(name))
 
 
 def json_text(data: Any) -> str:
