@@ -106,6 +106,12 @@ def test_the_base_of_a_pipeline_of_gitlab_that_is_run_by_hand(commits: int, befo
     assert ran.stdout.strip() == names.get(base, base)
 
 
+def test_a_plan_of_gitlab_ends_once_there_is_a_newer_commit_and_an_apply_does_not() -> None:
+    (text,) = workflows("gitlab", Path("policies"), None).values()
+    jobs = yaml.safe_load(text)
+    assert [jobs[f"policyctl {name}"]["interruptible"] for name in ("plan", "apply")] == [True, False]
+
+
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("folder", ["policies", "deep/er", "odd [x] {y}: 'z'", "."])
 def test_any_directory_is_written_so_that_it_is_read_back(service: ServiceName, folder: str) -> None:
