@@ -418,7 +418,7 @@ def moves_of(review: Review, side: Moved | None, synced: Synced, base: str) -> M
         return "unknown" if drift is None else drift.moved
 
     sides = {change.name: side or moved(change) for change in changes}
-    # To put such a policy back leaves unknown fields elsewhere than they were in sync, which nobody would see any more.
+    # To put such a policy back leaves unknown fields elsewhere than they were in sync, and nothing shows that any more.
     sides |= {change.name: "unknown" for change in changes if change.moved and sides[change.name] == "remote"}
     if known is None:
         return Moves(sides)
