@@ -454,17 +454,25 @@ def test_settings_are_not_shown_by_the_page_of_another_pull_request_of_the_same_
     assert "a change of the remote or of the safety settings was in no approved plan" in ran.err
 
 
-def test_settings_that_were_noted_further_back_than_merges_are_read_need_no_person(tenant: TenantOf) -> None:
-    """A repository of much else, whose settings were approved long ago."""
+@pytest.mark.parametrize("pushed", [False, True])
+def test_settings_that_were_noted_further_back_than_merges_are_read_need_a_person(pushed: bool, tenant: TenantOf) -> None:
+    """Among so many others could be one that changed the settings, and that was on no page."""
     tenant.refuses = False
     tenant.work.project.write("policyctl.yaml", CONFIG.replace("URL", tenant.url) + "limits: {max_removes: 3}\n")
     tenant.merge(5, p=B)
     assert tenant.apply().code == 0
+    if pushed:
+        tenant.loosen()
+        tenant.push()
     tenant.work.settle()
     for number in range(1000, 1100):
         tenant.forge.merge(number)
     tenant.merge(6, q=B)
-    assert (tenant.apply().code, tenant.live["q"]) == (0, "b")
+    ran = tenant.apply()
+    assert (ran.code, tenant.live["q"]) == (4, "a")
+    assert "what was noted further back than the last 100 merged pull requests is not read" in ran.err
+    assert by_hand(tenant.work).code == 0
+    assert tenant.live["q"] == "b"
 
 
 def test_what_a_push_brought_is_not_noted_as_in_use_where_nothing_was_written(tenant: TenantOf) -> None:
@@ -822,7 +830,7 @@ def test_a_watch_takes_nothing_as_approved_because_many_others_were_merged_since
     what: str, watched: TenantOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is older than the merges that are read counts as applied, but this watch knows what was approved."""
-    monkeypatch.setattr(merges, "_LOOKED", 2)
+    monkeypatch.setattr(merges, "LOOKED", 2)
     watched.refuses = False
     watched.merge(5, p=B)
     assert "applied: Git moved" in watched.work.policyctl("watch", "--once").out

@@ -21,6 +21,7 @@ from policyctl.ci.comments import applied_by_hand
 from policyctl.ci.forge import Forge, NotAllowed
 from policyctl.cli.ci.merges import (
     HIDDEN,
+    LOOKED,
     REPLACED,
     ApprovalPlace,
     NotHead,
@@ -76,6 +77,7 @@ _NEW_SETTINGS = (
     "a change of the remote or of the safety settings was in no approved plan; read these settings ({where}) "
     "and the plan, then start this by hand with DIGEST@{settings}, where DIGEST is the plan's"
 )
+_TOO_MANY = f"what was noted further back than the last {LOOKED} merged pull requests is not read"
 _OTHER_SETTINGS = (
     "the remote or the safety settings are not those that the given hash is of; read them, then start this by hand with "
     "DIGEST@{settings}"
@@ -167,7 +169,8 @@ def _uses(subject: Subject, approval: Approval, holding: Sequence[Approval]) -> 
 def _besides(subject: Subject, found: Sequence[Approval], applied: Approval | None) -> str:
     """What else there is to know where a change of the settings was not shown."""
     unknown = subject.why_unknown(_since(applied))
-    return "".join(f"; {one}" for one in (unknown, *(_not_approved(one) for one in found if one.why)) if one)
+    too_many = "" if applied is None or applied.source else _TOO_MANY
+    return "".join(f"; {one}" for one in (unknown, too_many, *(_not_approved(one) for one in found if one.why)) if one)
 
 
 def _new_access(subject: Subject, console: Console, besides: str) -> StalePlan:

@@ -39,7 +39,7 @@ _ENDED = {True: "wrote all of it", False: "did not finish"}
 _NAMED = 5  # policies in a message
 _BY_RUN = "Used by [this run]({link}), which applies it at {commit}."
 BY_WATCH = "Used by policyctl watch, which applies it at {commit}."
-_LOOKED = 100  # merged pull requests that are read, from the newest back
+LOOKED = 100  # merged pull requests that are read, from the newest back
 
 
 HIDDEN = "no comment shows what it changes"
@@ -59,12 +59,12 @@ class Merged(NamedTuple):
 def waiting_merges(forge: Forge, environment: str, directory: str) -> tuple[list[Merged], Approval | None]:
     """The merged pull requests back to the last one that was applied, the newest first: everything older was applied with it or
     before it. That one is the last of them, here without comments, and its approval comes beside them. What is older than all
-    that are read counts as applied too, with the settings that it left; None if there is nothing older."""
+    that are read counts as applied too, without a note of which settings were approved; None if there is nothing older."""
     return _waiting(((merge, forge.comments_on(merge)) for merge in _newest(forge)), environment, directory)
 
 
 def _newest(forge: Forge) -> Iterator[Merge]:
-    return islice(forge.merges(forge.branch), _LOOKED) if forge.branch else iter(())
+    return islice(forge.merges(forge.branch), LOOKED) if forge.branch else iter(())
 
 
 def _waiting(
@@ -77,8 +77,8 @@ def _waiting(
         if approval is not None and approval.digest == APPLIED:
             return [*found, Merged(merge, [])], approval
         found.append(Merged(merge, ours))
-        if number == _LOOKED:
-            return found, Approval(APPLIED, commit=merge.end)
+        if number == LOOKED:
+            return found, Approval(APPLIED)
     return found, None
 
 
