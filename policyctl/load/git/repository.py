@@ -49,6 +49,7 @@ _SETTINGS = (
     f"core.attributesFile={os.devnull}",
     "core.untrackedCache=false",
     "fetch.bundleURI=",
+    "advice.graftFileDeprecated=false",  # it would be the first line of each error
 )
 _OVER = tuple(word for setting in _SETTINGS for word in ("-c", setting))
 
