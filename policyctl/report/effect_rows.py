@@ -32,7 +32,7 @@ from policyctl.plan.effects import weight_of
 from policyctl.policy.document import Document
 from policyctl.policy.memo import Memo
 from policyctl.policy.names import canonical, canonical_model, provider_of, short_model
-from policyctl.report.format import escape, name_text, position_name, shortened
+from policyctl.report.format import escape, name_text, position_name, shortened, value
 
 _MOST_ROWS = 8  # of an effect, unless it is wanted whole
 
@@ -329,7 +329,7 @@ def _what(group: Any) -> tuple[str, ...]:
     mode, codes = group["strategy"]["mode"], group["strategy"].get("on_status_codes")
     listed = f" on {', '.join(map(str, codes)) or 'nothing'}" if mode == "fallback" and codes is not None else ""
     retry = group["retry"]["attempts"] if "retry" in group else 0
-    return (f"{mode}{listed}", *([f"retry × {retry:g}"] if retry else []))
+    return (f"{mode}{listed}", *([f"retry × {value(retry)}"] if retry else []))
 
 
 _LONGEST = 36  # characters of a line; more are cut from its middle
