@@ -137,6 +137,16 @@ def test_a_missing_object_is_one_clear_line(repository: Path) -> None:
         revision.contents([gone])
 
 
+def test_a_missing_commit_is_named_and_no_hint_about_our_way_to_ask(repository: Path) -> None:
+    commit(repository)
+    first = git(repository, "rev-parse", "HEAD^").strip()
+    (repository / ".git" / "objects" / first[:2] / first[2:]).unlink()
+    found = find_repository(repository)
+    assert found is not None
+    with pytest.raises(PolicyctlError, match=first):
+        found.output("rev-list", "HEAD")
+
+
 def test_the_variables_of_a_hook_do_not_lead_to_another_repository(
     repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,9 +18,10 @@ from policyctl.report.format import Style, escape, json_text
 from policyctl.report.markdown import prose
 from policyctl.report.plan_json import plan_data
 from policyctl.report.plan_view import PlanView
-from tests.builders import policy
+from tests.builders import policy, row
 from tests.examples import examples
 from tests.report.github_html import TAGS, Page
+from tests.report.plans import reviewed
 from tests.report.traps import COMMAND, TRAPS, acting, hostile
 
 texts = st.text(st.characters() | st.sampled_from(":#[ \n\x1b\x9b\ud800ab"), max_size=12)
@@ -71,6 +72,12 @@ def test_no_word_of_a_name_in_quotes_is_outside_code_where_the_sentence_is_cut(l
 def test_a_quotation_mark_within_a_name_pairs_with_none_of_ours() -> None:
     sentence = 'policies/m".yaml:5:1: "the zebra walks" is not a field'
     assert "walks" not in " ".join(Page(f"{prose(sentence)}\n").prose)
+
+
+def test_a_live_number_of_any_length_is_shown() -> None:
+    review = reviewed([policy("p", "x/a", retry={"attempts": 2})], [row("p", "x/a", retry={"attempts": int("9" * 400)})])
+    for form in FORMS:
+        assert "9" * 40 in render_plan(form, PlanView(review, "local", verbose=True)), form
 
 
 def test_the_json_still_has_what_the_policies_have() -> None:
