@@ -497,10 +497,11 @@ class Elsewhere:
 class Arrival(NamedTuple):
     """How a commit came into the checked-out branch: whether the step of the branch that brought it was for it alone, which is
     the merge of this commit, or the commit itself. That may have come with a later one, so `since` are the step and the commits
-    up to the checked-out one that contain it."""
+    up to the checked-out one that contain it. `step` is that merge and its parents, the branch's own first, if it was one."""
 
     since: tuple[str, ...]
     alone: bool
+    step: tuple[str, ...] = ()
 
 
 def arrival(top: Path | None, commit: str, end: str) -> Arrival:
@@ -519,7 +520,8 @@ def arrival(top: Path | None, commit: str, end: str) -> Arrival:
     while step and parents[step][0] in parents:
         step = parents[step][0]
     if step and parents[step][0] != commit:
-        return Arrival(_containing(step, parents), alone=step == end and commit in parents[step])
+        alone = step == end and commit in parents[step]
+        return Arrival(_containing(step, parents), alone, (step, *parents[step]))
     return Arrival((commit, *parents), alone=True)
 
 

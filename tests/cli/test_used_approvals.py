@@ -748,6 +748,26 @@ def test_what_a_fast_forwarded_branch_had_taken_in_approves_nothing(taken_back: 
     assert re.search("approved no plan: the branch was fast-forwarded", ran.err)
 
 
+def test_what_came_along_with_a_merge_replaces_nothing_whatever_the_service_names(tenant: TenantOf) -> None:
+    """A pull request that another one was made on top of: the service may name its own commit as what it was merged with."""
+    tenant.refuses = False
+    folder = tenant.work.project.folder
+    git(folder, "switch", "--quiet", "--create=below")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    assert tenant.work.comment(5).code == 0
+    git(folder, "switch", "--quiet", "--create=above")
+    tenant.write(p=B)
+    assert tenant.work.comment(6).code == 0
+    git(folder, "switch", "--quiet", "main")
+    tenant.merge(4, q=B)
+    git(folder, "merge", "--quiet", "--no-ff", "--message=x", "above")
+    tenant.forge.commit = tenant.forge.head = git(folder, "rev-parse", "HEAD").strip()
+    tenant.forge.merge(6)
+    tenant.forge.merge(5, tenant.forge.proposals[5][0])
+    ran = tenant.apply()
+    assert (ran.code, tenant.live) == (0, {"p": "b", "q": "b"}), ran.err
+
+
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant.refuses = False
     tenant.merge(5, p=B)

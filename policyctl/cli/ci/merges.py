@@ -134,12 +134,12 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
     """What merged pull requests approve: nothing if the plan was not made for what was merged, or not seen then. One without a
     comment counts only as one of which it is not known what it changes, and only if it changed a file that policies come from
     and there is something older, which it replaces."""
-    from policyctl.load.history import first_parents_at, is_in_branch  # imports subprocess
+    from policyctl.load.history import first_parents_at  # imports subprocess
 
     approvals, hidden = list[Approval](), list[Merged]()
     line = first_parents_at(place.top) if found else frozenset()
     for one in _as_in_branch(found, place.top):
-        if one.merge.end not in line and is_in_branch(place.top, one.merge.end):
+        if one.merge.end not in line and _is_off_line(one, found, place):
             approvals += _off_line(forge, one, place)
             continue
         if not one.ours:
@@ -161,6 +161,18 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
             why = _LATER if _is_later(forge, one.merge, place) else _TWIN if _has_twin(one, found) else ""
             approvals.append(_only_replacing(approval, why) if why else approval)
     return approvals
+
+
+def _is_off_line(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> bool:
+    """Whether a merge that is not in the line of the branch is in its history, and came there by no merge of the service's."""
+    from policyctl.load.history import arrival, is_in_branch  # imports subprocess
+
+    if not is_in_branch(place.top, one.merge.end):
+        return False
+    with suppress(PolicyctlError):
+        step, *parents = arrival(place.top, one.merge.end, one.merge.end).step or ("",)
+        return all(two.merge.end != step or two.merge.what.head not in parents[1:] for two in found)
+    return True
 
 
 def _off_line(forge: Forge, one: Merged, place: ApprovalPlace) -> list[Approval]:
@@ -240,12 +252,14 @@ def _why_not(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> str:
     from policyctl.load.history import arrival  # imports subprocess
 
     try:
-        since, alone = arrival(place.top, one.merge.what.head, one.merge.end)
+        came = arrival(place.top, one.merge.what.head, one.merge.end)
     except PolicyctlError as error:
         return str(error)
-    others = (other.merge for other in found if other.merge.what.head in since and other.merge.what.head != one.merge.what.head)
+    others = (
+        other.merge for other in found if other.merge.what.head in came.since and other.merge.what.head != one.merge.what.head
+    )
     along = any(other.when is None or one.merge.when is None or other.when <= one.merge.when for other in others)
-    return _CAME_ALONG if along or not alone else ""
+    return _CAME_ALONG if along or not came.alone else ""
 
 
 def _is_seen(approval: Approval, merge: Merge, comment: Comment) -> bool:
