@@ -187,7 +187,8 @@ def _notes(plan: Plan, after: KnownPolicies) -> Iterator[str]:
     yield from dangling(plan, after)
     yield from unfollowed(plan, after)
     for change in plan.changes:
-        if change.kind == "model" and change.action == "remove" and "default" in (change.before or {}).get("tags", ()):
+        tags = change.before.get("tags") if change.kind == "model" and change.action == "remove" and change.before else None
+        if isinstance(tags, list) and "default" in tags:  # a live row may have anything for them
             yield f"{change.name} is removed, which has the tag default: the platform chooses another model for new agents"
 
 

@@ -254,11 +254,11 @@ def test_where_nothing_is_a_risk_only_what_was_compared_is_claimed(
     assert (found.risks, found.traffic) == ((), said)
 
 
-@pytest.mark.parametrize("tags", [[], ["default"]])
-def test_a_removed_model_that_new_agents_get_is_noted(tags: list[str]) -> None:
+@pytest.mark.parametrize("tags", [[], ["default"], False, "default", None])
+def test_a_removed_model_that_new_agents_get_is_noted(tags: Any) -> None:
     review = reviewed([], [model_row("x/a", tags=tags)], Settings(models=True))
     note = "virtual-model/x/a is removed, which has the tag default: the platform chooses another model for new agents"
-    assert [one for one in review.notes if "default" in one] == ([note] if tags else [])
+    assert [one for one in review.notes if "default" in one] == ([note] if tags == ["default"] else [])
 
 
 @pytest.mark.parametrize(
