@@ -768,6 +768,26 @@ def test_what_came_along_with_a_merge_replaces_nothing_whatever_the_service_name
     assert (ran.code, tenant.live) == (0, {"p": "b", "q": "b"}), ran.err
 
 
+def test_settings_are_not_shown_by_what_a_merge_without_a_page_may_have_brought(tenant: TenantOf) -> None:
+    """Without merge commits, GitLab may note it as merged a moment before the one that brought it."""
+    tenant.refuses = False
+    folder = tenant.work.project.folder
+    git(folder, "switch", "--quiet", "--create=further")
+    tenant.loosen()
+    assert tenant.work.comment(5).code == 0
+    git(folder, "commit", "--quiet", "--allow-empty", "--message=x")
+    tenant.forge.proposals[7] = (git(folder, "rev-parse", "HEAD").strip(), "main")
+    git(folder, "switch", "--quiet", "main")
+    git(folder, "merge", "--quiet", "--ff-only", "further")
+    for number in (5, 7):
+        tenant.forge.commit = tenant.forge.head = tenant.forge.proposals[7][0]
+        tenant.forge.merge(number, tenant.forge.proposals[number][0])
+    tenant.work.settle()
+    tenant.merge(8, q=B)
+    assert "max_removes" not in tenant.forge.comments[8][0]["body"]
+    assert (tenant.apply().code, tenant.live["q"]) == (4, "a")
+
+
 def test_what_is_older_is_noted_as_applied_first(tenant: TenantOf, monkeypatch: pytest.MonkeyPatch) -> None:
     tenant.refuses = False
     tenant.merge(5, p=B)
