@@ -534,25 +534,26 @@ def _containing(step: str, parents: Mapping[str, Sequence[str]]) -> tuple[str, .
     return tuple(found)
 
 
-def history_at(top: Path | None) -> list[str]:
-    """The history of the commit that is checked out at the top of a repository, each commit before those that it is based on.
+class Lineage(NamedTuple):
+    """The history of the checked-out commit: the `places` of its commits, each before those that it is based on, and those of
+    the branch's own `line`, by first parents. Where a branch that took in the main one was fast-forwarded, that is its line."""
 
-    Not by first parents: where a branch that took in the main one was fast-forwarded, these are the branch's.
-    """
+    places: Mapping[str, int] = {}
+    line: frozenset[str] = frozenset()
+
+
+def lineage_at(top: Path | None) -> Lineage:
+    """The history of the commit that is checked out at the top of a repository; empty without one."""
     repository = None if top is None else find_repository(top)
-    return [] if repository is None else repository.output("rev-list", "--topo-order", "HEAD").decode().split()
-
-
-def first_parents_at(top: Path | None) -> frozenset[str]:
-    """The commits of the branch that is checked out at the top of a repository, by first parents."""
-    repository = None if top is None else find_repository(top)
-    return frozenset(() if repository is None else repository.output("rev-list", "--first-parent", "HEAD").decode().split())
-
-
-def is_in_branch(top: Path | None, commit: str) -> bool:
-    """Whether a commit is in the history of the one that is checked out at the top of a repository."""
-    repository = None if top is None else find_repository(top)
-    return repository is not None and FULL_ID.fullmatch(commit) is not None and repository.is_ancestor(commit)
+    if repository is None:
+        return Lineage()
+    rows = [*map(str.split, repository.output("rev-list", "--topo-order", "--parents", "HEAD").decode().splitlines())]
+    line, following = set[str](), rows[0][0]
+    for commit, *parents in rows:
+        if commit == following:
+            line.add(commit)
+            following = parents[0] if parents else ""
+    return Lineage({commit: place for place, (commit, *_) in enumerate(rows)}, frozenset(line))
 
 
 def _moved(old: str, new: str, folder: str) -> str | None:

@@ -32,6 +32,7 @@ from policyctl.report.format import count
 
 if TYPE_CHECKING:
     from policyctl.load.environment import EnvironmentFilter
+    from policyctl.load.history import Lineage
     from policyctl.load.past import SettingsHistory
 
 REPLACED = "Replaced by what was merged later."
@@ -134,12 +135,12 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
     """What merged pull requests approve: nothing if the plan was not made for what was merged, or not seen then. One without a
     comment counts only as one of which it is not known what it changes, and only if it changed a file that policies come from
     and there is something older, which it replaces."""
-    from policyctl.load.history import first_parents_at  # imports subprocess
+    from policyctl.load.history import lineage_at  # imports subprocess
 
     approvals, hidden = list[Approval](), list[Merged]()
-    line = first_parents_at(place.top) if found else frozenset()
-    for one in _as_in_branch(found, place.top):
-        if one.merge.end not in line and _is_off_line(one, found, place):
+    lineage = lineage_at(place.top)
+    for one in _as_in_branch(found, lineage):
+        if _is_off_line(one, found, place, lineage):
             approvals += _off_line(forge, one, place)
             continue
         if not one.ours:
@@ -158,16 +159,16 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
         else:
             seen = _is_seen(approval, one.merge, one.ours[-1])
             approval = held(approval._replace(end=one.merge.end), one.merge.what, seen=seen)
-            why = _LATER if _is_later(forge, one.merge, place) else _TWIN if _has_twin(one, found) else ""
+            why = _LATER if _is_later(forge, one.merge, lineage) else _TWIN if _has_twin(one, found) else ""
             approvals.append(_only_replacing(approval, why) if why else approval)
     return approvals
 
 
-def _is_off_line(one: Merged, found: Sequence[Merged], place: ApprovalPlace) -> bool:
+def _is_off_line(one: Merged, found: Sequence[Merged], place: ApprovalPlace, lineage: Lineage) -> bool:
     """Whether a merge that is not in the line of the branch is in its history, and came there by no merge of the service's."""
-    from policyctl.load.history import arrival, is_in_branch  # imports subprocess
+    from policyctl.load.history import arrival  # imports subprocess
 
-    if not is_in_branch(place.top, one.merge.end):
+    if one.merge.end in lineage.line or one.merge.end not in lineage.places:
         return False
     with suppress(PolicyctlError):
         step, *parents = arrival(place.top, one.merge.end, one.merge.end).step or ("",)
@@ -194,20 +195,15 @@ def _has_twin(one: Merged, found: Sequence[Merged]) -> bool:
     return any(two.merge.number != one.merge.number and two.merge.what.head == one.merge.what.head for two in found)
 
 
-def _as_in_branch(found: Sequence[Merged], top: Path | None) -> list[Merged]:
+def _as_in_branch(found: Sequence[Merged], lineage: Lineage) -> list[Merged]:
     """Merges in the order of the branch, the newest first: a queue merges several at once, and the service notes each in its
     own time. What is not in the branch comes first: it was merged later."""
-    from policyctl.load.history import history_at  # imports subprocess
-
-    places = {commit: number for number, commit in enumerate(history_at(top))} if len(found) > 1 else {}
-    return sorted(found, key=lambda one: places.get(one.merge.end, -1))
+    return sorted(found, key=lambda one: lineage.places.get(one.merge.end, -1))
 
 
-def _is_later(forge: Forge, merge: Merge, place: ApprovalPlace) -> bool:
+def _is_later(forge: Forge, merge: Merge, lineage: Lineage) -> bool:
     """Whether the checked-out commit is older than a merge. How that came about is not known there."""
-    from policyctl.load.history import is_in_branch  # imports subprocess
-
-    return merge.end != forge.commit and not is_in_branch(place.top, merge.end)
+    return merge.end != forge.commit and merge.end not in lineage.places
 
 
 def settings_shown(
