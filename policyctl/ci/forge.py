@@ -249,7 +249,10 @@ class ForgeClient(ABC):
 
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, query: Mapping[str, str] = {}) -> Any:
         """The content of the service's response. Raises NotAllowed, or RemoteError for any other failure."""
-        return self.send(Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers)).content
+        return self.send(self._request(method, path, query, body)).content
+
+    def _request(self, method: str, path: str, query: Mapping[str, str], body: Mapping[str, Any] | None = None) -> Request:
+        return Request(method, f"{self._api}{path}", tuple(query.items()), body, headers=self._headers)
 
     def send(self, request: Request) -> Response:
         """The service's response to a request that has the token. Raises as `ask` does."""
@@ -272,8 +275,7 @@ class ForgeClient(ABC):
 
     def _rows(self, path: str, query: Mapping[str, str]) -> Iterator[dict[str, Any]]:
         for page in count(1):
-            asked = (*query.items(), ("per_page", str(PAGE)), ("page", str(page)))
-            answer = self.send(Request("GET", f"{self._api}{path}", asked, headers=self._headers))
+            answer = self.send(self._request("GET", path, {**query, "per_page": str(PAGE), "page": str(page)}))
             found = answer.content
             if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
                 raise RemoteError(f"{host_of(self._api)} did not answer with a list of objects")
