@@ -103,7 +103,7 @@ class Writer(Reader, Protocol):
     def test_model(self, name: str) -> Any:
         """Have a virtual model tested, which may call it and cost money. Returns the report; None where a remote tests none.
 
-        Never sent twice. Raises RemoteError when there is no report.
+        Never sent twice. Raises RemoteError if no report comes.
         """
         ...
 
