@@ -138,6 +138,8 @@ def approvals_in(forge: Forge, found: Sequence[Merged], place: ApprovalPlace) ->
     from policyctl.load.history import lineage_at  # imports subprocess
 
     approvals, hidden = list[Approval](), list[Merged]()
+    if not found:  # there may be no commit yet
+        return approvals
     lineage = lineage_at(place.top)
     for one in _as_in_branch(found, lineage):
         if _is_off_line(one, found, place, lineage):
